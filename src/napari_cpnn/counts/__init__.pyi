@@ -28,6 +28,10 @@ from .matrices import neighbours as neighbours
 from .matrices import only_matrix as only_matrix
 from .matrices import runs_in as runs_in
 from .matrices import several_runs as several_runs
+from .orthologues import Orthologues as Orthologues
+from .orthologues import fetch_orthologues as fetch_orthologues
+from .orthologues import read_orthologues as read_orthologues
+from .orthologues import translate_genes as translate_genes
 from .prefixes import SUFFIX as SUFFIX
 from .prefixes import belonging as belonging
 from .prefixes import prefix_of as prefix_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_cpnn.counts.alias_table import AliasTable, Entry, folded, own_table, read_aliases, write_aliases
 from napari_cpnn.errors import DownloadError
-from napari_cpnn.storage import download, temporary_beside
+from napari_cpnn.storage import download_or_say, temporary_beside
 from napari_cpnn.untrusted import reading, to_path
 
 HGNC_URL = "https://storage.googleapis.com/public-download-files/hgnc/tsv/tsv/hgnc_complete_set.txt"
@@ -57,14 +57,8 @@ def fetch_hgnc(source: str | Path | None = None, sha256: str | None = None) -> P
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     try:
-        download(HGNC_URL, temporary)
+        download_or_say(HGNC_URL, temporary)
         return _made(temporary, f"The file from {HGNC_URL}", sha256, least=_LEAST_DOWNLOADED)
-    except OSError as error:  # includes every error of requests
-        answer = getattr(error, "response", None)
-        reason = error.strerror or (type(error).__name__ if answer is None else f"HTTP {answer.status_code}")
-        raise DownloadError(
-            f"{HGNC_URL} could not be downloaded ({reason}); download it elsewhere, and give the file (--from FILE)."
-        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

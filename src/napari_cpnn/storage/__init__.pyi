@@ -11,6 +11,7 @@ from .caches import prune_entries as prune_entries
 from .caches import prune_kept as prune_kept
 from .caches import touch_kept as touch_kept
 from .downloads import download as download
+from .downloads import download_or_say as download_or_say
 from .files import csv_table as csv_table
 from .files import require_separate as require_separate
 from .files import staged as staged

@@ -89,17 +89,12 @@ def _is_slide_zarr(path: Path) -> bool:
 
     try:
         address = address_of(path)
-        if address is None and path.is_file():
-            source = OmeZarrBackend().open(path)
-        elif path.suffix.lower() != ".zarr":
+        if path.suffix.lower() != ".zarr" and not path.is_file():
             return False
-        elif address is not None:
-            source = open_source(address)[1]
-        else:
-            image = resolve_path(path)
-            if image not in (path, path / "0"):
-                return False
-            source = OmeZarrBackend().open(image)
+        image = path if address is not None or path.is_file() else resolve_path(path)
+        if image not in (path, path / "0"):
+            return False
+        source = open_source(address or image, OmeZarrBackend.name)[1]
     except Exception:  # noqa: BLE001 -- whatever is wrong with it, napari asks the other readers
         return False
     source.close()
