@@ -451,12 +451,12 @@ def test_heads_that_cannot_be_compared(heads, message, tmp_path, capsys):
 
 
 def test_a_warning_has_a_line_of_its_own_beside_a_progress_bar(capsys):
-    from napari_cpnn.cli import _Warnings
+    from napari_cpnn.cli.console import Console
 
     with tqdm(total=10, file=sys.stderr) as bar:
         bar.update(3)
         bar.refresh()
-        _Warnings().show(CpnnWarning("odd tissue"), CpnnWarning)
+        Console(as_json=False)._warn(CpnnWarning("odd tissue"), CpnnWarning)
     # The bar is wiped out first.
     assert re.search(r"\r *\rnapari-cpnn: warning: odd tissue\n", capsys.readouterr().err)
 

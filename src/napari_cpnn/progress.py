@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.errors import CpnnError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Progress = Callable[[str, float], object]
 """Called in the computing thread as ``progress(text, done)`` with a description and the finished share, 0 to 1.
@@ -21,8 +25,46 @@ Reporting = bool | Progress
 
 
 def reporter(how: Reporting) -> Progress:
-    """Return a function that reports to ``how`` if that is a function, and otherwise does nothing."""
-    return no_progress if isinstance(how, bool) else how
+    """Return ``how`` if that is a function, a bar in the terminal for True, and what does nothing for False."""
+    if isinstance(how, bool):
+        return ShareBar() if how else no_progress
+    return how
+
+
+def terminal_bar(text: str, total: int | None, unit: str, *, shown: bool = True) -> tqdm[Any]:
+    """Return a bar on stderr for the parts of a task, with what is done, the rate and the time left.
+
+    Every bar of the package is one of these, or a :class:`ShareBar`, so that all look alike.
+    """
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=text, unit=f" {unit}", disable=not shown)
+
+
+class ShareBar:
+    """A bar on stderr that is called as :data:`Progress`, with the share done and the time left; it closes at 1."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def __call__(self, text: str, done: float) -> None:
+        from tqdm import tqdm
+
+        if self._bar is not None and done < self._bar.n:  # another step has begun
+            self.close()
+        if self._bar is None:
+            self._bar = tqdm(total=1.0, bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]")
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.update(done - self._bar.n)
+        if done >= 1:
+            self.close()
+
+    def close(self) -> None:
+        """End the line of the bar, if one is shown."""
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+        self._bar = None
 
 
 @contextmanager
@@ -39,9 +81,7 @@ def counting(how: Reporting, text: str, total: int, unit: str) -> Iterator[Calla
         Number of parts; nothing is shown without any.
     """
     if isinstance(how, bool):
-        from tqdm import tqdm
-
-        with tqdm(total=total, desc=text, unit=unit, disable=not (how and total)) as bar:
+        with terminal_bar(text, total, unit, shown=how and total > 0) as bar:
             yield bar.update
         return
     n_done = 0

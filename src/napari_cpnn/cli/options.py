@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_cpnn.cli.console import Console, Facts
 from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import PatchSpec, is_plausible_mpp
+from napari_cpnn.progress import Reporting
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from napari_cpnn.slides import Slide
     from napari_cpnn.training.jobs import SampleFiles
 
-Command = Callable[[argparse.Namespace], None]
+Command = Callable[[argparse.Namespace], Facts]
+"""Runs a command: prints what people read, and returns what ``--json`` prints."""
 
 AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
 """Takes name, function and help of a command, and returns its parser."""
@@ -107,6 +110,17 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add the option to replace what is there, the same for every command that writes files."""
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Add the option to work in silence, the same for every command that takes long."""
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def progress_of(args: argparse.Namespace) -> Reporting:
+    """Return how a command with :func:`add_quiet` reports progress."""
+    console: Console = args.console
+    return console.progress(quiet=args.quiet)
 
 
 def add_hierarchy(parser: argparse.ArgumentParser) -> None:
