@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +108,9 @@ def _open(args: argparse.Namespace, retry: str | None = None) -> Facts:
         screenshot=args.screenshot,
         first=First(args.gene, args.cell_type, args.signature),
         hierarchy=None if args.hierarchy is None else read_hierarchy(args.hierarchy),
-        settings=read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
+        settings=read_preferences(lambda error: args.console.note(str(error))).mapping.replace(
+            **given_settings(args, MappingSettings)
+        ),
         retry=retry,
     )
     return _opened(args)
@@ -135,13 +136,11 @@ def _open_session(args: argparse.Namespace) -> Facts:
     ]
     if given:
         raise CpnnError(f"{args.slide} names what it shows; open it without --{given[0].replace('_', '-')}.")
-    settings = read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings))
+    settings = read_preferences(lambda error: args.console.note(str(error))).mapping.replace(
+        **given_settings(args, MappingSettings)
+    )
     open_session_window(args.slide, screenshot=args.screenshot, settings=settings)
     return _opened(args)
-
-
-def _warn(error: CpnnError) -> None:
-    print(f"napari-cpnn: {error}", file=sys.stderr)
 
 
 def _note_encoder(model: Path, weights: str) -> None:
