@@ -22,6 +22,7 @@ from napari_cpnn.cli.exporting import add_export_command
 from napari_cpnn.cli.nuclei import add_nuclei_command
 from napari_cpnn.cli.options import Command
 from napari_cpnn.cli.parser import Parser, UsageError, complete_parser, completion, versions
+from napari_cpnn.cli.regions import add_regions_command
 from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.signals import Ended
 from napari_cpnn.cli.signatures import add_signatures_command
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add_doctor_command(command)
     add_export_command(command)
     add_nuclei_command(command)
+    add_regions_command(command)
     add_signatures_command(command)
     add_slide_level_commands(command)
     add_typed_commands(command)

@@ -90,7 +90,7 @@ def add_viewing_commands(command: AddCommand) -> None:
 
 
 def _open(args: argparse.Namespace, retry: str | None = None) -> Facts:
-    from napari_cpnn.ui.viewer import First, open_viewer, read_preferences, require_picture
+    from napari_cpnn.ui.viewer import First, open_viewer, require_picture
 
     if args.screenshot is not None:
         require_picture(args.screenshot)
@@ -108,9 +108,7 @@ def _open(args: argparse.Namespace, retry: str | None = None) -> Facts:
         screenshot=args.screenshot,
         first=First(args.gene, args.cell_type, args.signature),
         hierarchy=None if args.hierarchy is None else read_hierarchy(args.hierarchy),
-        settings=read_preferences(lambda error: args.console.note(str(error))).mapping.replace(
-            **given_settings(args, MappingSettings)
-        ),
+        settings=_settings(args),
         retry=retry,
     )
     return _opened(args)
@@ -127,7 +125,6 @@ def _opened(args: argparse.Namespace) -> Facts:
 def _open_session(args: argparse.Namespace) -> Facts:
     """Open a saved session, which names its own model and view."""
     from napari_cpnn.ui.sessions import open_session_window
-    from napari_cpnn.ui.viewer import read_preferences
 
     given = [
         name
@@ -136,11 +133,16 @@ def _open_session(args: argparse.Namespace) -> Facts:
     ]
     if given:
         raise CpnnError(f"{args.slide} names what it shows; open it without --{given[0].replace('_', '-')}.")
-    settings = read_preferences(lambda error: args.console.note(str(error))).mapping.replace(
-        **given_settings(args, MappingSettings)
-    )
-    open_session_window(args.slide, screenshot=args.screenshot, settings=settings)
+    open_session_window(args.slide, screenshot=args.screenshot, settings=_settings(args))
     return _opened(args)
+
+
+def _settings(args: argparse.Namespace) -> MappingSettings:
+    """Return the user's preferences, with what the command line gives."""
+    from napari_cpnn.ui.viewer import read_preferences
+
+    preferred = read_preferences(lambda error: args.console.note(str(error)))
+    return preferred.mapping.replace(**given_settings(args, MappingSettings))
 
 
 def _note_encoder(model: Path, weights: str) -> None:
