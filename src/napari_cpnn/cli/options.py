@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_cpnn.slides import Slide
+    from napari_cpnn.spots import SpotFix
     from napari_cpnn.training.jobs import SampleFiles
 
 Command = Callable[[argparse.Namespace], Facts]
@@ -90,6 +91,14 @@ def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--mpp", action="append", help="um per pixel, or y,x; once, or once per slide (default: from file or spots)"
     )
+    parser.add_argument(
+        "--affine",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="affine map that puts the spots onto the slide, of Fiji, BigWarp, QuPath, Loupe or Space Ranger; once per "
+        "slide, - where not needed",
+    )
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -135,14 +144,50 @@ def add_hierarchy(parser: argparse.ArgumentParser) -> None:
 
 def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
     """Open the samples selected with the options of :func:`add_samples`, one after the other."""
-    from napari_cpnn.spots import open_sample
+    from napari_cpnn.spots import note_fit, open_sample, warn_of_misfit
 
-    for files in sample_files(args):
-        yield open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
+    for files, affine in zip(_files(args), _affines(args), strict=True):
+        given = files.slide, files.spots, files.positions, files.mpp, files.library
+        if affine is None:
+            yield open_sample(*given)
+            continue
+        slide, spots = open_sample(*given, check=False)
+        moved = _fix(slide, spots, affine).apply(spots)
+        warn_of_misfit(slide, moved)
+        note_fit(slide, moved)
+        yield slide, moved
 
 
 def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
-    """Return the files of the samples selected with the options of :func:`add_samples`."""
+    """Return the files of the samples selected with the options of :func:`add_samples`, and how spots are moved."""
+    from napari_cpnn.spots import open_sample
+
+    samples = []
+    for files, affine in zip(_files(args), _affines(args), strict=True):
+        if affine is not None:
+            slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
+            with slide:
+                (a, b, x), (c, d, y) = _fix(slide, spots, affine).matrix.tolist()
+            files = dataclasses.replace(files, moved=((a, b, x), (c, d, y)))  # noqa: PLW2901
+        samples.append(files)
+    return samples
+
+
+def _affines(args: argparse.Namespace) -> list[Path | None]:
+    found = [None if str(path) == "-" else path for path in args.affine or [None] * len(args.slide)]
+    if len(found) != len(args.slide):
+        raise CpnnError(f"Give --affine once per --slide: there are {len(args.slide)} slides and {len(found)} maps.")
+    return found
+
+
+def _fix(slide: Slide, spots: AnnData, path: Path) -> SpotFix:
+    """Return the move of spots that a file says, turned back where it leads from the slide to the spots."""
+    from napari_cpnn.spots import given_fix, read_affine
+
+    return given_fix(slide, spots, read_affine(path, spots), path.name)
+
+
+def _files(args: argparse.Namespace) -> list[SampleFiles]:
     from napari_cpnn.training.jobs import SampleFiles
 
     n = len(args.slide)

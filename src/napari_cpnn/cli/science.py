@@ -218,6 +218,7 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
             "--positions": args.positions,
             "--library": args.library,
             "--mpp": args.mpp,
+            "--affine": args.affine,
         }.items()
         if value
     ]
