@@ -26,6 +26,7 @@ from napari_cpnn.cli.regions import add_regions_command
 from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.signals import Ended
 from napari_cpnn.cli.signatures import add_signatures_command
+from napari_cpnn.cli.skill import add_skill_command
 from napari_cpnn.cli.slide_level import add_slide_level_commands, of_cohort
 from napari_cpnn.cli.typed import add_typed_commands
 from napari_cpnn.cli.viewing import add_viewing_commands
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add_nuclei_command(command)
     add_regions_command(command)
     add_signatures_command(command)
+    add_skill_command(command)
     add_slide_level_commands(command)
     add_typed_commands(command)
     return complete_parser(parser)

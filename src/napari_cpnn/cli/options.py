@@ -147,12 +147,11 @@ def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
     from napari_cpnn.spots import note_fit, open_sample, warn_of_misfit
 
     for files, affine in zip(_files(args), _affines(args), strict=True):
-        given = files.slide, files.spots, files.positions, files.mpp, files.library
         if affine is None:
-            yield open_sample(*given)
+            yield open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
             continue
-        slide, spots = open_sample(*given, check=False)
-        moved = _fix(slide, spots, affine).apply(spots)
+        slide, spots, fix = _fix(files, affine)
+        moved = fix.apply(spots)
         warn_of_misfit(slide, moved)
         note_fit(slide, moved)
         yield slide, moved
@@ -160,14 +159,12 @@ def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
 
 def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
     """Return the files of the samples selected with the options of :func:`add_samples`, and how spots are moved."""
-    from napari_cpnn.spots import open_sample
-
     samples = []
     for files, affine in zip(_files(args), _affines(args), strict=True):
         if affine is not None:
-            slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
-            with slide:
-                (a, b, x), (c, d, y) = _fix(slide, spots, affine).matrix.tolist()
+            slide, _, fix = _fix(files, affine)
+            slide.close()
+            (a, b, x), (c, d, y) = fix.matrix.tolist()
             files = dataclasses.replace(files, moved=((a, b, x), (c, d, y)))  # noqa: PLW2901
         samples.append(files)
     return samples
@@ -180,11 +177,14 @@ def _affines(args: argparse.Namespace) -> list[Path | None]:
     return found
 
 
-def _fix(slide: Slide, spots: AnnData, path: Path) -> SpotFix:
-    """Return the move of spots that a file says, turned back where it leads from the slide to the spots."""
-    from napari_cpnn.spots import given_fix, read_affine
+def _fix(files: SampleFiles, path: Path) -> tuple[Slide, AnnData, SpotFix]:
+    """Open a slide and its spots, whose pitch tells no pixel size, with the move of the spots that a file says."""
+    from napari_cpnn.slides import open_slide
+    from napari_cpnn.spots import given_fix, read_affine, read_spots
 
-    return given_fix(slide, spots, read_affine(path, spots), path.name)
+    slide = open_slide(files.slide, mpp=files.mpp)
+    spots = read_spots(files.spots, files.positions, slide, files.library, check=False)
+    return slide, spots, given_fix(slide, spots, read_affine(path, spots), path.name)
 
 
 def _files(args: argparse.Namespace) -> list[SampleFiles]:
