@@ -61,9 +61,9 @@ def test_bulk_to_typed_expression_to_outcome(folder, capsys) -> None:
     assert "exists already" in capsys.readouterr().err
 
     assert run(folder, "--column", "pCR", "--clinical", "age", "--out", str(folder / "auc.csv"), "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    said = json.loads(capsys.readouterr().out)
     table = pd.read_csv(folder / "auc.csv", index_col=0)
-    assert {row["input"]: row["auc"] for row in found["auc"]} == pytest.approx(table["auc"].to_dict(), abs=1e-4)
+    assert {row["input"]: row["auc"] for row in said["auc"]} == pytest.approx(table["auc"].to_dict(), abs=1e-4)
     assert table.loc["typed: stroma", "low"] > 0.6
     assert table.loc["clinical", "low"] < 0.6
 
