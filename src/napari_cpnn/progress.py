@@ -20,6 +20,9 @@ class CancelledError(CpnnError):
     """Raised to cancel a computation, mostly by a progress callback on behalf of the user."""
 
 
+ROUNDING = 1e-6
+"""Shares of parts of the work are sums; one that falls by less than this has not begun anew."""
+
 Reporting = bool | Progress
 """Whether progress is shown as a bar in the terminal, or a function that is called with it."""
 
@@ -50,19 +53,19 @@ class ShareBar:
     def __call__(self, text: str, done: float) -> None:
         from tqdm import tqdm
 
-        if self._bar is not None and done < self._bar.n:  # another step has begun
+        if self._bar is not None and done < self._bar.n - ROUNDING:  # another step has begun
             self.close()
         if self._bar is None:
-            self._bar = tqdm(total=1.0, bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]")
+            shape = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+            self._bar = tqdm(total=1.0, desc=text, bar_format=shape)
         self._bar.set_description_str(text, refresh=False)
-        self._bar.update(done - self._bar.n)
+        self._bar.update(min(done, 1.0) - self._bar.n)
         if done >= 1:
             self.close()
 
     def close(self) -> None:
         """End the line of the bar, if one is shown."""
         if self._bar is not None:
-            self._bar.refresh()
             self._bar.close()
         self._bar = None
 
@@ -103,3 +106,8 @@ def no_progress(_text: str, _done: float) -> None:
 def part(progress: Progress, start: float, stop: float) -> Progress:
     """Return a callback for a part of the work that covers the share from ``start`` to ``stop`` of the whole."""
     return lambda text, done: progress(text, start + (stop - start) * min(max(done, 0.0), 1.0))
+
+
+def titled(progress: Progress, title: str) -> Progress:
+    """Return a callback whose texts begin with what the part of the work is called."""
+    return lambda text, done: progress(f"{title}: {text}", done)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from napari_cpnn.errors import CpnnWarning
-from napari_cpnn.progress import Reporting
+from napari_cpnn.progress import ROUNDING, Reporting
 from napari_cpnn.texts import json_value
 
 Facts = dict[str, Any]
@@ -108,7 +108,7 @@ class _Steps:
 
     def __call__(self, text: str, done: float) -> None:
         now = time.monotonic()
-        if done < self._done or self._done >= 1:  # another step has begun
+        if done < self._done - ROUNDING or self._done >= 1:  # another step has begun
             self._began = now
         elif now - self._said < _STEP_SECONDS and done < 1:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -123,7 +124,8 @@ def test_train_evaluate_and_predict_a_cohort(folder, tmp_path, capsys):
     assert main(["evaluate", "--cohort", cohort, "--bulk", bulk, "--model", *models, "--out", str(table)]) == 0
     said = capsys.readouterr()
     assert said.out.count("PCC") == 2
-    assert "5 of 5 bags: 100%" in said.err  # the bar of reading them
+    assert re.search(r"bag 5 of 5: .*100%.*\[\d\d:\d\d<", said.err)  # the bar of reading them
+    assert said.err.count("\n") == 1
     scores = pd.read_csv(table)
     assert len(set(scores.groupby("head").size())) == 1
     shares = tmp_path / "shares.csv"
