@@ -44,6 +44,15 @@ def test_shares_have_the_time_left_and_each_step_a_line(capsys):
     assert all(re.search(r"\| \[\d\d:\d\d<(\d\d:\d\d|\?)\]", line) for line in found)
 
 
+def test_bars_of_work_that_failed_are_ended(capsys):
+    report = reporter(True)
+    report("reading", 0.5)
+    ShareBar.close_all()
+    assert [re.sub(r"\|.*", "", line) for line in lines(capsys)] == ["reading:  50%"]
+    ShareBar.close_all()
+    assert lines(capsys) == []
+
+
 def test_parts_of_one_work_share_a_line(capsys):
     """Sums of shares are rounded, and may fall by a last digit where one part ends and the next begins."""
     bar = ShareBar()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakSet
 
 from napari_cpnn.errors import CpnnError
 
@@ -47,8 +48,16 @@ def terminal_bar(text: str, total: int | None, unit: str, *, shown: bool = True)
 class ShareBar:
     """A bar on stderr that is called as :data:`Progress`, with the share done and the time left; it closes at 1."""
 
+    _shown: ClassVar[WeakSet[ShareBar]] = WeakSet()
+
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+
+    @classmethod
+    def close_all(cls) -> None:
+        """End the lines of bars whose work has ended in any way."""
+        for bar in list(cls._shown):
+            bar.close()
 
     def __call__(self, text: str, done: float) -> None:
         from tqdm import tqdm
@@ -58,6 +67,7 @@ class ShareBar:
         if self._bar is None:
             shape = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
             self._bar = tqdm(total=1.0, desc=text, bar_format=shape)
+            self._shown.add(self)
         self._bar.set_description_str(text, refresh=False)
         self._bar.update(min(done, 1.0) - self._bar.n)
         if done >= 1:
@@ -68,6 +78,7 @@ class ShareBar:
         if self._bar is not None:
             self._bar.close()
         self._bar = None
+        self._shown.discard(self)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from napari_cpnn.errors import CpnnWarning
-from napari_cpnn.progress import ROUNDING, Reporting
+from napari_cpnn.progress import ROUNDING, Reporting, ShareBar
 from napari_cpnn.texts import json_value
 
 Facts = dict[str, Any]
@@ -42,7 +42,10 @@ class Console:
         with warnings.catch_warnings(), _handling(_Notes(self.note)), printed:
             warnings.simplefilter("always", CpnnWarning)
             warnings.showwarning = self._warn  # type: ignore[assignment]
-            yield
+            try:
+                yield
+            finally:
+                ShareBar.close_all()  # before an error is said on a line of its own
 
     def note(self, text: str) -> None:
         """Say something on a line of stderr, above a progress bar if there is one."""
