@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -105,9 +106,13 @@ def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_pa
     run = tmp_path / "run"
     options = ["--backbone", "squeezenet", "--weights", "none", "--max-epochs", "1", "--patch", "64", "1.0", "--quiet"]
     options += ["--batch-size", "16", "--device", "cpu", "--n-programs", "2"]
-    assert main(["train", *pair, "--prototypes", str(prototypes_path), "--out", str(run), *options]) == 0
+    capsys.readouterr()
+    assert main(["train", *pair, "--prototypes", str(prototypes_path), "--out", str(run), *options, "--json"]) == 0
     model = run / "model.safetensors"
     assert model.is_file()
+    *events, trained = map(json.loads, capsys.readouterr().out.splitlines())
+    assert {"preparing", "step", "epoch", "saved"} <= {one["event"] for one in events}
+    assert (trained["event"], trained["command"], trained["written"]) == ("finished", "train", [str(model)])
     assert main(["train", *pair, "--prototypes", str(prototypes_path), "--out", str(run), *options, "--resume"]) == 2
     assert "is finished; its model is" in capsys.readouterr().err
     assert main(["evaluate", *pair, "--model", str(model), "--out", str(tmp_path / "scores.csv")]) == 0
@@ -119,13 +124,17 @@ def test_train_evaluate_predict(slide_path, spots_paths, prototypes_path, tmp_pa
     corners = [(0, 0), (0, 9e4), (9e4, 9e4), (9e4, 0)]
     write_regions([Region.from_vertices("All", corners)], tmp_path / "regions.geojson", (1.0, 1.0))
     more = ["--out", str(tmp_path / "parts.csv"), "--regions", str(tmp_path / "regions.geojson"), "--figure", "GENE3"]
-    assert main(["evaluate", *pair, "--model", str(model), *more]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", *pair, "--model", str(model), *more, "--json"]) == 0
+    (evaluated,) = (found := json.loads(capsys.readouterr().out))["slides"]
+    assert [row["region"] for row in evaluated["regions"]] == ["all spots", "All"]
+    assert evaluated["scores"]["pcc"] == pytest.approx(scores["pcc"].mean(), abs=1e-3)
+    assert len(found["written"]) == 3
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "parts.csv", index_col=0), scores, rtol=1e-4)
     regions = pd.read_csv(tmp_path / "parts_regions.csv", index_col=0)
     assert list(regions.index) == ["all spots", "All"]
     assert regions.loc["All", "n_spots"] == scores["n_spots"].max()
     assert (tmp_path / "parts_GENE3.png").stat().st_size > 10_000
-    assert "All: PCC" in capsys.readouterr().out
     assert main(["evaluate", *pair, "--model", str(model), *more]) == 2
     assert "parts.csv exists already; choose another name, or replace it with --overwrite" in capsys.readouterr().err
     (tmp_path / "parts.csv").unlink()
@@ -263,7 +272,9 @@ def test_scores_of_slides_with_one_name_are_all_kept(slide_path, spots_paths, tm
     from napari_cpnn import evaluation, models
 
     scores = iter(pd.DataFrame({"pcc": [r], "scc": [r], "n_spots": 70}, index=["GENE0"]) for r in (0.1, 0.2))
-    monkeypatch.setattr(models, "load_model", lambda *_: SimpleNamespace(trust=None, has_seen=lambda _: False))
+    monkeypatch.setattr(
+        models, "load_model", lambda *_: SimpleNamespace(title="m", trust=None, has_seen=lambda _: False)
+    )
     monkeypatch.setattr(evaluation, "evaluate", lambda *_: next(scores))
     pair = ["--slide", str(slide_path), "--spots", str(spots_paths[0]), "--positions", str(spots_paths[1])]
     args = ["evaluate", *pair, *pair, "--mpp", "1.0", "--model", "m", "--out", str(tmp_path / "scores")]
@@ -405,11 +416,16 @@ def test_cross_validate_compares_heads_on_the_same_folds(slide_path, spots_paths
     args += ["--device", "cpu", "--n-programs", "2", "--validation", "none", "--backbone-learning-rate", "0"]
     args += ["--ceiling-repeats", "2", "--bootstraps", "20", "--table", str(tmp_path / "scores.parquet")]
     assert main(args) == 0
+    said = capsys.readouterr().out
+    assert main([*args, "--json", "--overwrite"]) == 0  # folds that are finished are not repeated
+    found = json.loads(capsys.readouterr().out)
+    assert {(row["head"], row["fold"]) for row in found["folds"]} == {(h, f) for h in ("ST-Net", "ours") for f in "BC"}
+    assert {row["head"] for row in found["comparison"]} >= {"ours"}
+    assert str(tmp_path / "scores.parquet") in found["written"]
     scores = pd.read_parquet(tmp_path / "scores.parquet")
     places = scores[["head", "fold", "slide"]].drop_duplicates().itertuples(index=False, name=None)
     assert set(places) == {(h, *p) for h in ("ST-Net", "ours") for p in (("B", "slide"), ("C", "slide-2"))}
     assert {p.name for p in out.iterdir()} >= {"scores.csv", "folds.csv", "comparison.csv", "report.png"}
-    said = capsys.readouterr().out
     assert "ST-Net, B: PCC " in said
     assert "noise ceiling" in said
     assert "ours against ST-Net: PCC given depth " in said
@@ -451,12 +467,12 @@ def test_heads_that_cannot_be_compared(heads, message, tmp_path, capsys):
 
 
 def test_a_warning_has_a_line_of_its_own_beside_a_progress_bar(capsys):
-    from napari_cpnn.cli import _Warnings
+    from napari_cpnn.cli.console import Console
 
     with tqdm(total=10, file=sys.stderr) as bar:
         bar.update(3)
         bar.refresh()
-        _Warnings().show(CpnnWarning("odd tissue"), CpnnWarning)
+        Console(as_json=False)._warn(CpnnWarning("odd tissue"), CpnnWarning)
     # The bar is wiped out first.
     assert re.search(r"\r *\rnapari-cpnn: warning: odd tissue\n", capsys.readouterr().err)
 

@@ -1,11 +1,14 @@
-"""Sanitise text from files for display in charts and windows, for spreadsheets and for file names."""
+"""Sanitise text from files for display in charts and windows, for spreadsheets, file names and JSON."""
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
 
 MAX_NAME = 120
 """Longer names are shortened in the middle for display; no real gene, cell type or slide name reaches this length."""
@@ -66,6 +69,24 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def json_value(value: Any) -> Any:
+    """Return what strict JSON can hold: paths as text, arrays and tuples as lists, numbers that are not finite as null.
+
+    >>> import numpy as np
+    >>> json_value({"path": PurePath("a.csv"), "pcc": np.float32("nan"), "shape": (2, np.int64(3)), 7: {True}})
+    {'path': 'a.csv', 'pcc': None, 'shape': [2, 3], '7': [True]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_value(one) for key, one in value.items()}
+    if hasattr(value, "tolist"):  # arrays and numbers of numpy
+        value = value.tolist()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [json_value(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def chart_text(text: object, most: int = MAX_NAME) -> str:

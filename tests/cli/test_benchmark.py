@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,10 @@ def test_benchmark_writes_its_page_and_says_the_scores(files, tmp_path, capsys):
     summary = pd.read_csv(out / "summary.csv")
     assert np.isfinite(summary.query("name == 'truth' and metric == 'pcc' and kind == 'model'")["mean"]).all()
 
+    assert main(["benchmark", *files, *more, "--out", str(out), "--overwrite", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in found["summary"]} >= {"truth", "depth oracle", "train mean"}
+    assert str(out / "benchmark.html") in found["written"]
     assert main(["benchmark", *files, *more, "--out", str(out)]) == 2
     assert "out exists already; choose another name" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -56,11 +57,16 @@ def test_cells_are_written(folder, ending, tmp_path, capsys):
     out = tmp_path / f"cells.{ending}"
     region = ["--region", "5000", "4400", "5100", "4500"]
     options = ["--model", str(folder / "model.safetensors"), "--nuclei", str(folder / "nuclei.zarr"), "--out", str(out)]
-    assert main(["cells", SLIDE, *options, *region, "--quiet", "--device", "cpu"]) == 0
+    in_json = ["--json"] if ending == "csv" else []
+    assert main(["cells", SLIDE, *options, *region, "--quiet", "--device", "cpu", *in_json]) == 0
     said = capsys.readouterr().out
-    n = int(said.split(" cells ->")[0])
+    if in_json:
+        n = json.loads(said)["n_cells"]
+        assert sum(json.loads(said)["types"].values()) == n
+    else:
+        n = int(said.split(" cells ->")[0])
+        assert "cells that look like these" in said
     assert n > 10
-    assert "cells that look like these" in said
     if ending == "zarr":
         cells = nc.CellMap.load(out)
         assert len(cells) == n

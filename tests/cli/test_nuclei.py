@@ -16,15 +16,19 @@ REGION = ["--region", "1500", "1500", "1580", "1580"]
 
 def test_nuclei_are_found_and_written_and_converted(tmp_path, capsys):
     out = tmp_path / "n.zarr"
-    assert main(["nuclei", SLIDE, "--out", str(out), *REGION]) == 0
+    assert main(["nuclei", SLIDE, "--out", str(out), *REGION, "--json"]) == 0
     nuclei = nc.Nuclei.load(out)
     assert len(nuclei) > 10
-    said, progress = capsys.readouterr()
-    assert "finding nuclei" in progress
-    assert said.startswith(f"{len(nuclei)} nuclei, with outlines, napari-cpnn ")
-    assert said.endswith(f" -> {out}\n")
-    assert "<" not in said
+    said = capsys.readouterr()
+    found, steps = json.loads(said.out), [json.loads(line) for line in said.err.splitlines()]
+    assert (found["n_nuclei"], found["with_outlines"], found["written"]) == (len(nuclei), True, [str(out)])
+    assert found["per_mm2_of_tissue"] is None  # of a region
+    assert (steps[0]["progress"], steps[0]["done"], steps[-1]["done"]) == ("finding nuclei", 0.0, 1.0)
     assert main(["nuclei", SLIDE, "--read", str(out), "--out", str(tmp_path / "n.geojson")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{len(nuclei)} nuclei, with outlines, napari-cpnn ")
+    assert said.endswith(f" -> {tmp_path / 'n.geojson'}\n")
+    assert "<" not in said
     assert len(json.loads((tmp_path / "n.geojson").read_text())["features"]) == len(nuclei)
     assert main(["nuclei", SLIDE, "--read", str(tmp_path / "n.geojson"), "--out", str(tmp_path / "n.csv")]) == 0
     table = pd.read_csv(tmp_path / "n.csv")

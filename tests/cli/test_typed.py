@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -50,18 +51,21 @@ def run(folder, *more: str) -> int:
 def test_bulk_to_typed_expression_to_outcome(folder, capsys) -> None:
     bulk, protos, typed = (str(folder / name) for name in ("bulk.h5ad", "protos.h5ad", "typed.h5ad"))
     options = ["deconvolve", bulk, "--prototypes", protos, "--out", str(folder / "shares.csv"), "--typed", typed]
-    assert main(options) == 0
-    assert "60 samples x 80 genes x 2 cell types" in capsys.readouterr().out
+    assert main([*options, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["of"], said["typed"]["n_samples"], said["typed"]["n_genes"]) == ("samples", 60, 80)
+    assert said["typed"]["n_genes_confident"]["stroma"] > 5
     found = TypedExpression.load(typed)
     assert found.confidence.loc["G3", "stroma"] > 0.5
     assert main(options) == 2
     assert "exists already" in capsys.readouterr().err
 
-    assert run(folder, "--column", "pCR", "--clinical", "age", "--out", str(folder / "auc.csv")) == 0
+    assert run(folder, "--column", "pCR", "--clinical", "age", "--out", str(folder / "auc.csv"), "--json") == 0
+    said = json.loads(capsys.readouterr().out)
     table = pd.read_csv(folder / "auc.csv", index_col=0)
+    assert {row["input"]: row["auc"] for row in said["auc"]} == pytest.approx(table["auc"].to_dict(), abs=1e-4)
     assert table.loc["typed: stroma", "low"] > 0.6
     assert table.loc["clinical", "low"] < 0.6
-    assert "typed expression" in capsys.readouterr().out
 
     assert run(folder, "--column", "absent") == 2
     assert "no column absent" in capsys.readouterr().err
@@ -118,10 +122,14 @@ def test_slides_and_bulk_to_a_model_and_its_predictions(tmp_path, capsys) -> Non
         "--scores",
         str(tmp_path / "scores.csv"),
     ]
-    assert main([*train, *more]) == 0
-    assert "12 samples of 6 patients" in capsys.readouterr().out
+    assert main([*train, *more, "--json"]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert (trained["n_samples"], trained["n_patients"]) == (12, 6)
+    assert [row["cell_type"] for row in trained["scores"]] == list(protos.cell_types)
     assert len(pd.read_csv(tmp_path / "scores.csv")) == 6 * len(protos.cell_types)
-    assert main(["predict-typed", cohort, "--model", model, "--out", out]) == 0
+    assert main(["predict-typed", cohort, "--model", model, "--out", out, "--json"]) == 0
+    predicted = json.loads(capsys.readouterr().out)
+    assert (predicted["n_samples"], predicted["cell_types"]) == (12, list(protos.cell_types))
     assert TypedExpression.load(out).samples == tuple(names)
     assert main(["outcome", cohort, "--typed", out, "--column", "pCR"]) == 2
     assert "trained on p0 and 5 other patients" in capsys.readouterr().err

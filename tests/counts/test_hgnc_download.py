@@ -167,7 +167,7 @@ def test_the_command_takes_the_network_or_a_file(
     assert main(["fetch", "hgnc"]) == 0
     told = capsys.readouterr()
     assert told.out.strip() == str(own_table())
-    assert told.err.startswith("3 genes: HGNC complete set (CC0), SHA-256 ")
+    assert told.err.startswith("napari-cpnn: 3 genes: HGNC complete set (CC0), SHA-256 ")
     (tmp_path / "mine.txt").write_bytes(WHOLE)
     assert main(["fetch", "hgnc", "--from", str(tmp_path / "mine.txt"), "--sha256", "0" * 64]) == 2
     assert "mine.txt is damaged or of another date" in capsys.readouterr().err

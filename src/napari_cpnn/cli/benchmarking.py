@@ -8,8 +8,19 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cpnn.cli.console import Facts
+from napari_cpnn.cli.facts import rows_of
 from napari_cpnn.cli.files import refuse_existing
-from napari_cpnn.cli.options import AddCommand, add_overwrite, add_samples, add_settings, chosen_settings, open_samples
+from napari_cpnn.cli.options import (
+    AddCommand,
+    add_overwrite,
+    add_quiet,
+    add_samples,
+    add_settings,
+    chosen_settings,
+    open_samples,
+    progress_of,
+)
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.storage import require_separate
@@ -46,11 +57,11 @@ def add_benchmark_command(command: AddCommand) -> None:
     )
     add_overwrite(sub)
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch of colours and nuclei (default: 224 0.5)")
-    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(sub)
     add_settings(sub, BenchmarkSettings)
 
 
-def _benchmark(args: argparse.Namespace) -> None:
+def _benchmark(args: argparse.Namespace) -> Facts:
     from napari_cpnn.studies import benchmark
 
     given = dict(_named(text) for text in args.predictions)
@@ -72,10 +83,16 @@ def _benchmark(args: argparse.Namespace) -> None:
         samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]
         settings = chosen_settings(args, BenchmarkSettings)
         result = benchmark(
-            predictions, samples, groups, args.section, args.out, settings, not args.quiet, overwrite=args.overwrite
+            predictions, samples, groups, args.section, args.out, settings, progress_of(args), overwrite=args.overwrite
         )
     _say(result)
     print(f"wrote {args.out / 'benchmark.html'} and tables next to it")
+    return {
+        "summary": rows_of(result.summary),
+        "flags": result.flags,
+        "notes": result.notes,
+        "written": sorted(args.out.iterdir()),
+    }
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
+from napari_cpnn.cli.console import Facts
 from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
     add_model,
     add_overwrite,
+    add_quiet,
     add_samples,
     add_settings,
     chosen_settings,
     decimal,
     open_samples,
     pixel_size,
+    progress_of,
 )
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import CellSettings
@@ -35,7 +37,7 @@ def add_cells_commands(command: AddCommand) -> None:
     )  # fmt: skip
     sub.add_argument("--out", type=Path, required=True, help="file of the model (.safetensors)")
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="crop around a nucleus (default: 48 0.25)")
-    sub.add_argument("--quiet", action="store_true", help="no progress")
+    add_quiet(sub)
     add_overwrite(sub)
     add_settings(sub, CellSettings, shared=("head",))
 
@@ -54,11 +56,11 @@ def add_cells_commands(command: AddCommand) -> None:
     sub.add_argument("--region", nargs=4, type=decimal, metavar=("Y0", "X0", "Y1", "X1"), help="only this part, in um")
     sub.add_argument("--mpp", help="um per pixel of the slide, or y,x (default: from the file)")
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(sub)
     add_overwrite(sub)
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> Facts:
     from napari_cpnn.nuclei import read_nuclei
     from napari_cpnn.prototypes import Prototypes
     from napari_cpnn.training.bags import train_cells
@@ -74,12 +76,7 @@ def _train(args: argparse.Namespace) -> None:
     samples = list(open_samples(args))
     nuclei = [read_nuclei(path, slide=slide) for path, (slide, _) in zip(given, samples, strict=False)]
     prototypes = Prototypes.load(args.prototypes)
-    line = None if args.quiet else _Line()
-    try:
-        trained = train_cells(samples, prototypes, settings, nuclei or None, out=args.out, progress=line or False)
-    finally:
-        if line is not None:
-            line.close()
+    trained = train_cells(samples, prototypes, settings, nuclei or None, out=args.out, progress=progress_of(args))
     known = trained.provenance["cells"]
     sizes = [(known["n_spots"], "spot"), (known["n_cells"], "cell"), (len(trained.genes), "gene")]
     print(f"{args.out}: {', '.join(counted(*size) for size in sizes)}")
@@ -89,11 +86,21 @@ def _train(args: argparse.Namespace) -> None:
         print(f"left out: {n:,} of {counted(known['n_spots'] + n, 'spot')} ({reasons})")
     if (exponent := trained.provenance.get("content_exponent")) is not None:
         print(f"RNA content of a cell: its nuclear area to the power {exponent:.2f}")
-    if scores := trained.provenance["metrics"].get("held_out"):
+    scores = trained.provenance["metrics"].get("held_out")
+    if scores:
         print(f"held-out spots of {scores['slide']}: PCC {scores['pcc_mean']:.3f}, SCC {scores['scc_mean']:.3f}")
+    return {
+        "n_spots": known["n_spots"],
+        "n_cells": known["n_cells"],
+        "n_genes": len(trained.genes),
+        "n_spots_left_out": left_out,
+        "content_exponent": exponent,
+        "held_out": scores,
+        "written": [args.out],
+    }
 
 
-def _cells(args: argparse.Namespace) -> None:
+def _cells(args: argparse.Namespace) -> Facts:
     from napari_cpnn.cells import FORMATS, export_cells, predict_cells, require_cells
     from napari_cpnn.counts import find_gene
     from napari_cpnn.models import load_model
@@ -107,7 +114,7 @@ def _cells(args: argparse.Namespace) -> None:
     model = load_model(args.model, args.encoder_weights)
     require_cells(model)
     genes = args.genes and [find_gene(name, model.genes, "the model") for name in args.genes]
-    progress: Any = not args.quiet
+    progress = progress_of(args)
     with open_slide(args.slide, mpp=pixel_size(args.mpp)) as slide:
         if args.nuclei is not None:
             nuclei = read_nuclei(args.nuclei, slide=slide)
@@ -119,23 +126,8 @@ def _cells(args: argparse.Namespace) -> None:
         else:
             export_cells(cells, args.out, genes, slide, overwrite=args.overwrite)
     print(f"{counted(len(cells), 'cell')} -> {args.out}")
-    for name, n in sorted(cells.type_counts().items(), key=lambda item: -item[1]):
+    types = cells.type_counts()
+    for name, n in sorted(types.items(), key=lambda item: -item[1]):
         print(f"  {name:<32} {n / max(len(cells), 1):6.1%}")
     print("Types and genes are those of cells that look like these, as learnt from spots; no cell was measured.")
-
-
-class _Line:
-    """What is being done and how much of it, on one line of stderr."""
-
-    def __init__(self) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=1.0, bar_format="{desc}: {percentage:3.0f} %", leave=False)
-
-    def __call__(self, text: str, done: float) -> None:
-        self._bar.set_description_str(text, refresh=False)
-        self._bar.n = done
-        self._bar.refresh()
-
-    def close(self) -> None:
-        self._bar.close()
+    return {"n_cells": len(cells), "types": types, "written": [args.out]}

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cpnn.cli.console import Facts
 from napari_cpnn.cli.files import require_writable
-from napari_cpnn.cli.options import AddCommand, Command, add_model, add_overwrite, add_settings, chosen_settings
+from napari_cpnn.cli.options import (
+    AddCommand,
+    Command,
+    add_model,
+    add_overwrite,
+    add_quiet,
+    add_settings,
+    chosen_settings,
+    progress_of,
+)
 from napari_cpnn.errors import CohortError
+from napari_cpnn.progress import counting
 from napari_cpnn.settings import CohortSettings, MappingSettings
 from napari_cpnn.storage import require_separate
 from napari_cpnn.texts import counted, duration
 
 if TYPE_CHECKING:
     from napari_cpnn.cohort import Cohort
-    from napari_cpnn.cohort_run import CohortProgress
+    from napari_cpnn.cohort_run import CohortProgress, CohortStatus
 
 #: Settings of a map that a run decides itself, or that are of a view.
 _NOT_OF_RUNS = ("cache", "cache_dir", "cache_gb", "coarsest", "min_screen_px", "margin")
@@ -45,7 +55,7 @@ def add_cohort_command(command: AddCommand) -> None:
     add_model(sub)
     sub.add_argument("--out", type=Path, required=True, help="folder of the results, on a disk that all workers share")
     sub.add_argument("--strict", action="store_true", help="stop at the first slide that fails")
-    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(sub)
     add_overwrite(sub)
     group = sub.add_argument_group("where it runs")
     group.add_argument("--scheduler", default="", metavar="ADDRESS", help="a dask scheduler that runs")
@@ -62,14 +72,14 @@ def add_cohort_command(command: AddCommand) -> None:
 
     sub = part("status", _status, "how far a run is, who works on it, and which slides failed")
     sub.add_argument("out", type=Path, help="folder of the run")
-    sub.add_argument("--json", action="store_true", help="as JSON")
 
     sub = part("report", _report, "write the report of a run anew, also while it goes on")
     sub.add_argument("out", type=Path, help="folder of the run")
 
 
-def _nothing(_: argparse.Namespace) -> None:
+def _nothing(_: argparse.Namespace) -> Facts:
     """Stand for the command itself, which is never run without one of its own."""
+    return {}
 
 
 def _add_manifest(sub: argparse.ArgumentParser) -> None:
@@ -86,31 +96,34 @@ def _read(args: argparse.Namespace) -> Cohort:
     try:
         return read_cohort(args.manifest, args.root, args.group)
     except CohortError as error:
+        if not error.problems or args.json:
+            raise
         for problem in error.problems[:_MOST_PROBLEMS]:
             print(problem, file=sys.stderr)
-        if not error.problems:
-            raise
         n = len(error.problems)
         if n > _MOST_PROBLEMS:
             print(f"... and {n - _MOST_PROBLEMS:,} more", file=sys.stderr)
         raise CohortError(
-            f"{args.manifest} has {'a problem' if n == 1 else f'{n:,} problems'}; nothing was done."
+            f"{args.manifest} has {'a problem' if n == 1 else f'{n:,} problems'}; nothing was done.",
+            problems=error.problems,
         ) from None
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> Facts:
     cohort = _read(args)
     numbers = (len(cohort), cohort.table["sample"].nunique(), cohort.table["patient"].nunique())
-    print(", ".join(counted(n, one) for n, one in zip(numbers, ("slide", "sample", "patient"), strict=True)))
+    words = ("slide", "sample", "patient")
+    print(", ".join(counted(n, one) for n, one in zip(numbers, words, strict=True)))
+    groups: dict[str, Facts] = {}
     for column in cohort.groups:
         sizes = cohort.table.groupby(column, dropna=False)["patient"].nunique()
         texts = [f"{name} ({counted(n, 'patient')})" for name, n in sizes.items()]
         print(f"  {column}: {', '.join(texts)}")
+        groups[column] = {str(name): int(n) for name, n in sizes.items()}
+    return {**{f"n_{one}s": n for n, one in zip(numbers, words, strict=True)}, "n_patients_by_group": groups}
 
 
-def _run(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
+def _run(args: argparse.Namespace) -> Facts:
     from napari_cpnn.cohort_run import Cluster, cluster_options, run_cohort
 
     require_separate([args.out], [args.manifest, args.model])
@@ -125,12 +138,15 @@ def _run(args: argparse.Namespace) -> None:
         from napari_cpnn.models import load_model
 
         model = load_model(args.model, args.encoder_weights)
-    with tqdm(unit=" slides", disable=args.quiet, total=len(cohort)) as bar:
+    n_shown = 0
+    with counting(progress_of(args), "mapping", len(cohort), "slide") as count:
 
         def show(progress: CohortProgress) -> None:
-            bar.update(progress.done + progress.failed - bar.n)
+            nonlocal n_shown
+            count(progress.done + progress.failed - n_shown)
+            n_shown = progress.done + progress.failed
             if progress.last is not None and progress.last.kind == "failed":
-                bar.write(f"napari-cpnn: {progress.last.name} failed: {progress.last.sentence}", file=sys.stderr)
+                args.console.note(f"{progress.last.name} failed: {progress.last.sentence}")
 
         status = run_cohort(
             cohort,
@@ -142,23 +158,16 @@ def _run(args: argparse.Namespace) -> None:
             overwrite=args.overwrite,
             on_progress=show,
         )
-        bar.update(status.done + len(status.failed) - bar.n)
+        count(status.done + len(status.failed) - n_shown)
     failed = f", {len(status.failed)} failed" if status.failed else ""
     print(f"{status.done} of {status.slides} slides mapped{failed} -> {args.out / 'report.html'}")
+    return {**_facts(status), "written": [args.out / "report.html"]}
 
 
-def _status(args: argparse.Namespace) -> None:
+def _status(args: argparse.Namespace) -> Facts:
     from napari_cpnn.cohort_run import cohort_status
 
     status = cohort_status(args.out)
-    left = None if math.isnan(status.seconds_left) else status.seconds_left
-    if args.json:
-        facts = {
-            "slides": status.slides, "done": status.done, "failed": status.failed, "mapping": status.mapping,
-            "waiting": status.waiting, "holder": status.holder, "seconds_left": left,
-        }  # fmt: skip
-        print(json.dumps(facts, indent=1))
-        return
     print(f"{status.done} of {status.slides} slides done, {len(status.failed)} failed, {status.waiting} to do")
     if status.holder is None:
         print("nobody works on it" if status.waiting else "finished")
@@ -167,14 +176,22 @@ def _status(args: argparse.Namespace) -> None:
         print(f"process {who.get('pid', '?')} on {who.get('host', '?')} works on it since {who.get('since', '?')}")
     if status.mapping:
         print(f"begun: {', '.join(status.mapping)}")
-    if left is not None:
-        print(f"about {duration(left)} left")
+    if not math.isnan(status.seconds_left):
+        print(f"about {duration(status.seconds_left)} left")
     for name, why in status.failed.items():
         print(f"  {name}: {why}")
+    return _facts(status)
 
 
-def _report(args: argparse.Namespace) -> None:
+def _facts(status: CohortStatus) -> Facts:
+    names = ("slides", "done", "failed", "mapping", "waiting", "holder", "seconds_left")
+    return {name: getattr(status, name) for name in names}
+
+
+def _report(args: argparse.Namespace) -> Facts:
     from napari_cpnn.cohort_run import write_cohort_report
 
-    for path in write_cohort_report(args.out):
+    written = write_cohort_report(args.out)
+    for path in written:
         print(path)
+    return {"written": written}

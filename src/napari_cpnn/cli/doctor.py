@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cpnn._version import __version__
+from napari_cpnn.cli.console import Facts
 from napari_cpnn.cli.options import AddCommand
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.texts import duration
@@ -53,11 +53,18 @@ def add_doctor_command(command: AddCommand) -> None:
     """Register the command ``doctor``."""
     sub = command("doctor", _doctor, "say what is installed, what this computer can do, and whether a model predicts")
     sub.add_argument("--speed", action="store_true", help="measure how fast this computer reads and predicts (10 s)")
-    sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument("--paths", action="store_true", help="name folders of this computer, too")
 
 
-def _doctor(args: argparse.Namespace) -> None:
+class NotWellError(CpnnError):
+    """A part of the installation fails; ``facts`` are those of all parts."""
+
+    def __init__(self, message: str, facts: Facts) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+def _doctor(args: argparse.Namespace) -> Facts:
     parts: dict[str, Callable[[], Mapping[str, object]]] = {
         "Program": lambda: _program(with_paths=args.paths),
         "Packages": _packages,
@@ -75,15 +82,13 @@ def _doctor(args: argparse.Namespace) -> None:
             report[title] = {name: str(value) for name, value in part().items()}
         except Exception as error:  # noqa: BLE001 -- one part that fails is a finding, and the others count
             report[title] = {"fails": reason_of(error)}
-        if not args.json:
-            print(f"{title}")
-            for name, value in report[title].items():
-                print(f"  {name:<22} {value}")
-    if args.json:
-        print(json.dumps(report, indent=2))
+        print(f"{title}")
+        for name, value in report[title].items():
+            print(f"  {name:<22} {value}")
     failed = [title for title, part in report.items() if "fails" in part]
     if failed:
-        raise CpnnError(f"Not all is well: {', '.join(failed)}; see above.")
+        raise NotWellError(f"Not all is well: {', '.join(failed)}; see above.", dict(report))
+    return dict(report)
 
 
 def _program(*, with_paths: bool) -> dict[str, str]:

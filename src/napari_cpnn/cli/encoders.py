@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from napari_cpnn.cli.console import Facts
 from napari_cpnn.cli.options import AddCommand
 from napari_cpnn.errors import CheckpointError, CpnnError
 
@@ -19,7 +20,7 @@ def add_encoders_command(command: AddCommand) -> None:
     command("encoders", _encoders, "list image encoders, their licences and whether these allow commercial use")
 
 
-def _encoders(_args: argparse.Namespace) -> None:
+def _encoders(_args: argparse.Namespace) -> Facts:
     from napari_cpnn.models import BACKBONES, ENCODERS, FOUNDATION
 
     print("Encoders of this package: --backbone NAME is trained, --backbone frozen --encoder NAME is not.")
@@ -35,13 +36,28 @@ def _encoders(_args: argparse.Namespace) -> None:
     for name in BACKBONES:
         if name not in ENCODERS:
             print(f"  {name:<12} {BACKBONES[name]}")
+    return {
+        "encoders": [_facts(info) for info in ENCODERS.values()],
+        "foundation": [_facts(info) for info in FOUNDATION.values()],
+        "backbones": {name: text for name, text in BACKBONES.items() if name not in ENCODERS},
+    }
 
 
-def _models(_args: argparse.Namespace) -> None:
+def _facts(info: EncoderInfo) -> Facts:
+    names = (
+        "name", "description", "n_features", "trained_px", "trained_mpp", "licence", "commercial_use", "embed",
+    )  # fmt: skip
+    return {name: getattr(info, name) for name in names}
+
+
+def _models(_args: argparse.Namespace) -> Facts:
     from napari_cpnn.models import ZOO, ModelSpec, read_card
     from napari_cpnn.untrusted import reading
 
+    found: list[Facts] = []
     for model in ZOO.values():
+        facts: Facts = {"name": model.name, "tissue": model.tissue, "licence": model.licence, "here": False}
+        found.append(facts)
         print(f"{model.name}: {model.tissue}")
         print(f"  licence: {model.licence}")
         if not model.path.is_file():
@@ -53,6 +69,7 @@ def _models(_args: argparse.Namespace) -> None:
                 spec = ModelSpec.from_dict(card["model"])
         except CpnnError as error:
             print(f"  cannot be used: {error}")
+            facts["error"] = str(error)
             continue
         if purpose := card["provenance"].get("purpose"):
             print(f"  for {purpose}")
@@ -61,12 +78,22 @@ def _models(_args: argparse.Namespace) -> None:
             f"types, patches of {spec.patch.size_px} px at {spec.patch.mpp:g} um/px"
         )
         held_out = card["provenance"].get("metrics", {}).get("held_out", {})
+        facts |= {
+            "here": True,
+            "path": model.path,
+            "purpose": purpose or "",
+            "n_genes": len(spec.genes),
+            "cell_types": spec.cell_types,
+            "patch": {"size_px": spec.patch.size_px, "mpp": spec.patch.mpp},
+            "held_out": held_out,
+        }
         if "pcc_mean" in held_out:
             print(
                 f"  held out: {held_out.get('slide', 'unknown')}: mean PCC {held_out['pcc_mean']:z.3f}, "
                 f"{held_out.get('n_genes', 0):,} genes"
             )
     print("Use one with --model NAME, or nc.load_model(NAME).")
+    return {"models": found}
 
 
 def _print(info: EncoderInfo) -> None:

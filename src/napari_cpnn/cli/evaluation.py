@@ -9,20 +9,25 @@ import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cpnn.cli.console import Facts
+from napari_cpnn.cli.facts import rows_of
 from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
     add_model,
     add_overwrite,
+    add_quiet,
     add_samples,
     add_settings,
     chosen_settings,
     given_settings,
     open_samples,
+    progress_of,
 )
 from napari_cpnn.cli.signatures import add_signature_options, check_gene_sets, gene_sets
 from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import CpnnError, GenesError
+from napari_cpnn.progress import reporter
 from napari_cpnn.settings import TRAINING_PRESETS, EvaluationSettings, TrainingSettings
 from napari_cpnn.storage import require_separate
 
@@ -70,6 +75,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
         help="sort the table by the finest trusted scale, then the held-out PCC, of the genes (default: not sorted)",
     )
     add_signature_options(sub)
+    add_quiet(sub)
     add_overwrite(sub)
     add_settings(sub, EvaluationSettings)
 
@@ -97,7 +103,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
     sub.add_argument("--table", type=Path, help="file for all scores (.csv or .parquet)")
     add_overwrite(sub)
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
-    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(sub)
     add_settings(sub, EvaluationSettings, shared=("precision", "ignore_gene_case"))
     add_settings(sub, TrainingSettings)
 
@@ -110,7 +116,7 @@ def add_evaluation_commands(command: AddCommand) -> None:
     add_overwrite(sub)
 
 
-def _calibrate(args: argparse.Namespace) -> None:
+def _calibrate(args: argparse.Namespace) -> Facts:
     from napari_cpnn.models import load_model, save_model
     from napari_cpnn.prototypes import Prototypes
     from napari_cpnn.studies import calibrate
@@ -127,9 +133,17 @@ def _calibrate(args: argparse.Namespace) -> None:
         f"{args.out}: intervals by {found['n_spots']:,} spots of {found['n_slides']} slides; "
         f"{trusted:,} of {len(model.genes) + len(model.cell_types):,} genes and cell types have a trusted scale"
     )
+    return {
+        "n_spots": found["n_spots"],
+        "n_slides": found["n_slides"],
+        "n_trusted": trusted,
+        "n_genes": len(model.genes),
+        "n_cell_types": len(model.cell_types),
+        "written": [args.out],
+    }
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace) -> Facts:
     from napari_cpnn.evaluation import evaluate, require_table_name, summarise, with_trust, write_table
     from napari_cpnn.models import load_model
 
@@ -147,6 +161,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     model, settings = load_model(args.model, args.encoder_weights), chosen_settings(args, EvaluationSettings)
     check_gene_sets(model, args)
     written: set[str] = set()
+    facts: Facts = {"model": model.title, "slides": [], "written": []}
     for number, (slide, spots) in enumerate(open_samples(args), start=1):
         # Slides in different folders may have the same name.
         name = f"{slide.name}-{number}" if slide.name in written else slide.name
@@ -157,14 +172,21 @@ def _evaluate(args: argparse.Namespace) -> None:
         with slide:
             if more:
                 regions = args.regions[number - 1] if args.regions else None
-                scores = _evaluate_parts((model, slide, spots), settings, out, regions, args)
+                scores, more_facts = _evaluate_parts((model, slide, spots), settings, out, regions, args)
             else:
-                scores = evaluate(model, slide, spots, "auto", None, settings)
+                scores, more_facts = (
+                    evaluate(model, slide, spots, "auto", None, settings, progress_of(args)),
+                    {"written": []},
+                )
                 if out:
                     write_table(with_trust(scores, model, by_trust=args.by_trust), out, index=True)
-        print(f"{slide.name}: {_in_words(dict(summarise(scores)))}")
+        summary = dict(summarise(scores))
+        print(f"{slide.name}: {_in_words(summary)}")
         if out:
             print(f"wrote {out}")
+        facts["written"] += [*([out] if out else []), *more_facts.pop("written")]
+        facts["slides"].append({"slide": slide.name, "scores": summary, **more_facts})
+    return facts
 
 
 def _evaluate_parts(
@@ -173,7 +195,7 @@ def _evaluate_parts(
     out: Path | None,
     regions: Path | None,
     args: argparse.Namespace,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, Facts]:
     """Score predictions at spots, and use them for regions, signatures and figures, written next to ``out``."""
     from napari_cpnn.evaluation import (
         predict_expression,
@@ -206,33 +228,39 @@ def _evaluate_parts(
     outlines = None if regions is None else read_regions(regions, slide.require_mappable())
     warn_of_seen(model, slide)
     compared = predict_expression(
-        model, slide, spots, "auto", None, settings.precision, ignore_gene_case=settings.ignore_gene_case
-    )
+        model, slide, spots, "auto", None, settings.precision,
+        progress=reporter(progress_of(args)), ignore_gene_case=settings.ignore_gene_case,
+    )  # fmt: skip
     scores = score(compared, spots, settings)
     if out is not None:
         write_table(with_trust(scores, model, by_trust=args.by_trust), out, index=True)
+    facts: Facts = {"written": [*figures]}
     for one, path in zip(drawn, figures, strict=True):
         note = f"{slide.name} · {model_words(model.title, model.fingerprint)}"
         pair = one if isinstance(one, str) else signature_pair(compared, model, one, least_pcc=args.least_pcc)
         print(f"wrote {save_comparison(path, slide, compared, pair, note=note)}")
     if sets:
         found = score_signatures(compared, model, sets, least_pcc=args.least_pcc)
+        facts["signatures"] = rows_of(found.rename_axis("name"))
         for name, row in found.iterrows():
             said = f"PCC {row['pcc']:z.3f}, SCC {row['scc']:z.3f} over {row['n_spots']} spots. "
             print(f"{slide.name}, {name}: {said if row['n_genes'] else ''}{row['note']}")
         if set_table is not None:
             write_table(found, set_table, index=True)
             print(f"wrote {set_table}")
+            facts["written"].append(set_table)
     if outlines is not None and region_table is not None:
         tables = score_regions(compared, spots, outlines, settings)
         table = score_summary({"all spots": scores, **tables})
+        facts["regions"] = rows_of(table.rename_axis("region"))
         write_table(table, region_table, index=True)
         for region, row in table.iloc[1:].iterrows():
             print(
                 f"{slide.name}, {region}: PCC {row['pcc']:z.3f}, SCC {row['scc']:z.3f} over {row['n_spots']:.0f} spots"
             )
         print(f"wrote {region_table}")
-    return scores
+        facts["written"].append(region_table)
+    return scores, facts
 
 
 def _drawn(model: CPNN, text: str) -> list[str | GeneSet]:
@@ -252,7 +280,7 @@ def _drawn(model: CPNN, text: str) -> list[str | GeneSet]:
         raise
 
 
-def _cross_validate(args: argparse.Namespace) -> None:
+def _cross_validate(args: argparse.Namespace) -> Facts:
     from napari_cpnn.evaluation import read_table, require_table_name, write_table
     from napari_cpnn.prototypes import Prototypes
     from napari_cpnn.studies import cross_validate
@@ -270,7 +298,7 @@ def _cross_validate(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as opened:
         samples = [(opened.enter_context(slide), spots) for slide, spots in open_samples(args)]
         scores = cross_validate(
-            samples, prototypes, heads, groups, args.out, chosen_settings(args, EvaluationSettings), not args.quiet
+            samples, prototypes, heads, groups, args.out, chosen_settings(args, EvaluationSettings), progress_of(args)
         )
     if args.table:
         write_table(scores, args.table)
@@ -280,9 +308,15 @@ def _cross_validate(args: argparse.Namespace) -> None:
         summary: dict[str, Any] = {str(name): numbers[name].mean() for name in numbers}
         summary |= {name: numbers[name].sum() for name in LEFT_OUT if name in numbers}
         print(f"{head}, {fold}: {_in_words(summary)}")
+    facts: Facts = {"folds": rows_of(folds)}
     if len(heads) > 1:
-        _print_differences(read_table(args.out / "comparison.csv"))
+        comparison = read_table(args.out / "comparison.csv")
+        _print_differences(comparison)
+        facts["comparison"] = rows_of(comparison)
     print(f"wrote {args.out / 'report.png'} and tables next to it")
+    names = ("folds.csv", "scores.csv", "comparison.csv", "report.png")
+    written = [args.out / name for name in names if (args.out / name).exists()]
+    return {**facts, "written": [*written, *([args.table] if args.table else [])]}
 
 
 def _print_differences(comparison: pd.DataFrame) -> None:

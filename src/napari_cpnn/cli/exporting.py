@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cpnn.cli.console import Facts
+from napari_cpnn.cli.facts import facts_of_map, facts_of_places, facts_of_signatures
 from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
@@ -28,7 +30,7 @@ from napari_cpnn.storage import require_separate
 from napari_cpnn.untrusted import reading, to_path
 
 if TYPE_CHECKING:
-    from napari_cpnn.mapping import CompositionMap, Signature
+    from napari_cpnn.mapping import CompositionMap, MarkedPlaces, Signature
     from napari_cpnn.painting import Shown
 
 #: Same as ``napari_cpnn.export.FORMATS``, whose import would slow down ``--help``.
@@ -106,7 +108,7 @@ def add_export_command(command: AddCommand) -> None:
     add_settings(sub, FigureSettings, title="figures")
 
 
-def _export(args: argparse.Namespace) -> None:
+def _export(args: argparse.Namespace) -> Facts:
     from napari_cpnn.export import export_map, format_of, to_figure
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import open_slide
@@ -127,7 +129,7 @@ def _export(args: argparse.Namespace) -> None:
     slide = None if args.slide is None else open_slide(args.slide, mpp=pixel_size(args.mpp))
     try:
         genes = _chosen_genes(args.genes, cmap.genes) if args.min_pcc is None else _genes_above(args, cmap)
-        _mark(cmap, args)
+        marked = _mark(cmap, args)
         if args.cell_types:
             if kind != "figure":
                 raise CpnnError(
@@ -150,6 +152,13 @@ def _export(args: argparse.Namespace) -> None:
         if slide is not None:
             slide.close()
     print(f"{cmap.summary} -> {args.out}")
+    return {
+        "format": kind,
+        **facts_of_map(cmap),
+        "signatures": facts_of_signatures(signatures),
+        "places": facts_of_places(marked),
+        "written": [args.out],
+    }
 
 
 def _with_more_panels(args: argparse.Namespace, kind: str, names: list[str] | None) -> list[str]:
@@ -165,12 +174,12 @@ def _with_more_panels(args: argparse.Namespace, kind: str, names: list[str] | No
     return [*panels, "out of domain"] if args.out_of_domain else panels
 
 
-def _mark(cmap: CompositionMap, args: argparse.Namespace) -> None:
+def _mark(cmap: CompositionMap, args: argparse.Namespace) -> list[MarkedPlaces]:
     """Mark where the genes of ``--where-high`` and ``--where-low`` are so, and say what is marked."""
     from napari_cpnn.models import Side, load_model
 
     if not args.where_high and not args.where_low:
-        return
+        return []
     if args.model is None:
         raise CpnnError("--where-high and --where-low need the calibration of the model; give it with --model.")
     model = load_model(args.model, args.encoder_weights)
@@ -178,10 +187,13 @@ def _mark(cmap: CompositionMap, args: argparse.Namespace) -> None:
         *((gene, "high") for gene in args.where_high),
         *((gene, "low") for gene in args.where_low),
     ]
+    found = []
     for gene, side in wanted:
         places = cmap.mark(find_gene(gene, cmap.genes, _OWNER), model, side, args.fdr)
         none = "" if places.mask.any() else " No place of this map is marked: those are unlike the training tissue."
         print(f"{places.note}{none}")
+        found.append(places)
+    return found
 
 
 def _genes_above(args: argparse.Namespace, cmap: CompositionMap) -> list[str]:

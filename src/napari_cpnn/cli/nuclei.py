@@ -9,8 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cpnn.cli.console import Facts
 from napari_cpnn.cli.files import refuse_existing
-from napari_cpnn.cli.options import AddCommand, add_overwrite, add_settings, chosen_settings, decimal, pixel_size
+from napari_cpnn.cli.options import (
+    AddCommand,
+    add_overwrite,
+    add_quiet,
+    add_settings,
+    chosen_settings,
+    decimal,
+    pixel_size,
+    progress_of,
+)
 from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.settings import NucleiSettings, TissueSettings
 from napari_cpnn.storage import require_separate
@@ -40,13 +50,13 @@ def add_nuclei_command(command: AddCommand) -> None:
         metavar=("Y0", "X0", "Y1", "X1"),
         help="only this part of the slide, in um",
     )
-    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(sub)
     add_overwrite(sub)
     add_settings(sub, NucleiSettings)
     add_settings(sub, TissueSettings, shared=("mpp", "min_coverage"), title="tissue")
 
 
-def _nuclei(args: argparse.Namespace) -> None:
+def _nuclei(args: argparse.Namespace) -> Facts:
     from napari_cpnn.nuclei import detect_nuclei, format_of, read_nuclei, write_nuclei
     from napari_cpnn.slides import find_tissue, open_slide
 
@@ -60,17 +70,26 @@ def _nuclei(args: argparse.Namespace) -> None:
             nuclei = read_nuclei(args.read, slide=slide)
             if args.region is not None:
                 nuclei = nuclei.subset(nuclei.query(args.region))
-            per_area = ""
+            per_area, per_mm2 = "", None
             none = f"{args.read} has no nuclei{' there' if args.region else ''}"
         else:
             tissue = find_tissue(slide, settings.tissue)
-            nuclei = detect_nuclei(slide, args.region, settings, tissue=tissue, progress=not args.quiet)
+            nuclei = detect_nuclei(slide, args.region, settings, tissue=tissue, progress=progress_of(args))
             none = _why_none(tissue, args.region)
-            per_area = "" if args.region else f" ({len(nuclei) / tissue.area_um2 * 1e6:,.0f} per mm2 of tissue)"
+            per_mm2 = None if args.region else len(nuclei) / tissue.area_um2 * 1e6
+            per_area = "" if per_mm2 is None else f" ({per_mm2:,.0f} per mm2 of tissue)"
         write_nuclei(nuclei, args.out, slide.require_mappable(), overwrite=args.overwrite)
     if not len(nuclei):
         warnings.warn(f"{none}; {args.out} is written without any nuclei.", CpnnWarning, stacklevel=2)
     print(f"{nuclei.summary}{per_area} -> {args.out}")
+    return {
+        "n_nuclei": len(nuclei),
+        "with_outlines": nuclei.outlines is not None,
+        "classes": () if nuclei.classes is None else nuclei.class_names,
+        "source": nuclei.source,
+        "per_mm2_of_tissue": per_mm2,
+        "written": [args.out],
+    }
 
 
 def _why_none(tissue: TissueMask, region: Sequence[float] | None) -> str:

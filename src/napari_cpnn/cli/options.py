@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from napari_cpnn.cli.console import Console, Facts
 from napari_cpnn.decimals import parse_decimal, parse_whole
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import PatchSpec, is_plausible_mpp
+from napari_cpnn.progress import Reporting
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_cpnn.slides import Slide
+    from napari_cpnn.spots import SpotFix
     from napari_cpnn.training.jobs import SampleFiles
 
-Command = Callable[[argparse.Namespace], None]
+Command = Callable[[argparse.Namespace], Facts]
+"""Runs a command: prints what people read, and returns what ``--json`` prints."""
 
 AddCommand = Callable[[str, Command, str], argparse.ArgumentParser]
 """Takes name, function and help of a command, and returns its parser."""
@@ -87,6 +91,14 @@ def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--mpp", action="append", help="um per pixel, or y,x; once, or once per slide (default: from file or spots)"
     )
+    parser.add_argument(
+        "--affine",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="affine map that puts the spots onto the slide, of Fiji, BigWarp, QuPath, Loupe or Space Ranger; once per "
+        "slide, - where not needed",
+    )
 
 
 def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -109,6 +121,17 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist already")
 
 
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Add the option to work in silence, the same for every command that takes long."""
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def progress_of(args: argparse.Namespace) -> Reporting:
+    """Return how a command with :func:`add_quiet` reports progress."""
+    console: Console = args.console
+    return console.progress(quiet=args.quiet)
+
+
 def add_hierarchy(parser: argparse.ArgumentParser) -> None:
     """Add the option for a table of major types."""
     parser.add_argument(
@@ -121,14 +144,50 @@ def add_hierarchy(parser: argparse.ArgumentParser) -> None:
 
 def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
     """Open the samples selected with the options of :func:`add_samples`, one after the other."""
-    from napari_cpnn.spots import open_sample
+    from napari_cpnn.spots import note_fit, open_sample, warn_of_misfit
 
-    for files in sample_files(args):
-        yield open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
+    for files, affine in zip(_files(args), _affines(args), strict=True):
+        if affine is None:
+            yield open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
+            continue
+        slide, spots, fix = _fix(files, affine)
+        moved = fix.apply(spots)
+        warn_of_misfit(slide, moved)
+        note_fit(slide, moved)
+        yield slide, moved
 
 
 def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
-    """Return the files of the samples selected with the options of :func:`add_samples`."""
+    """Return the files of the samples selected with the options of :func:`add_samples`, and how spots are moved."""
+    samples = []
+    for files, affine in zip(_files(args), _affines(args), strict=True):
+        if affine is not None:
+            slide, _, fix = _fix(files, affine)
+            slide.close()
+            (a, b, x), (c, d, y) = fix.matrix.tolist()
+            files = dataclasses.replace(files, moved=((a, b, x), (c, d, y)))  # noqa: PLW2901
+        samples.append(files)
+    return samples
+
+
+def _affines(args: argparse.Namespace) -> list[Path | None]:
+    found = [None if str(path) == "-" else path for path in args.affine or [None] * len(args.slide)]
+    if len(found) != len(args.slide):
+        raise CpnnError(f"Give --affine once per --slide: there are {len(args.slide)} slides and {len(found)} maps.")
+    return found
+
+
+def _fix(files: SampleFiles, path: Path) -> tuple[Slide, AnnData, SpotFix]:
+    """Open a slide and its spots, whose pitch tells no pixel size, with the move of the spots that a file says."""
+    from napari_cpnn.slides import open_slide
+    from napari_cpnn.spots import given_fix, read_affine, read_spots
+
+    slide = open_slide(files.slide, mpp=files.mpp)
+    spots = read_spots(files.spots, files.positions, slide, files.library, check=False)
+    return slide, spots, given_fix(slide, spots, read_affine(path, spots), path.name)
+
+
+def _files(args: argparse.Namespace) -> list[SampleFiles]:
     from napari_cpnn.training.jobs import SampleFiles
 
     n = len(args.slide)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from napari_cpnn.cli.console import Facts
+from napari_cpnn.cli.facts import rows_of
 from napari_cpnn.cli.files import refuse_existing
 from napari_cpnn.cli.options import (
     AddCommand,
     add_hierarchy,
     add_overwrite,
+    add_quiet,
     add_samples,
     add_settings,
     chosen_settings,
     given_settings,
+    progress_of,
     sample_files,
 )
 from napari_cpnn.cli.typed import add_typed_option, write_typed
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.palette import read_hierarchy
+from napari_cpnn.progress import reporter
 from napari_cpnn.settings import TRAINING_PRESETS, DeconvolutionSettings, PrototypeSettings, TrainingSettings
 from napari_cpnn.storage import require_separate, write_csv
 from napari_cpnn.texts import file_name
@@ -48,6 +51,7 @@ def add_science_commands(command: AddCommand) -> None:
     add_hierarchy(sub)
     add_overwrite(sub)
     sub.add_argument("--markers", type=Path, help=f"output table of {_N_MARKERS} marker genes per cell type (.csv)")
+    add_quiet(sub)
     add_settings(sub, PrototypeSettings)
 
     sub = command("deconvolve", _deconvolve, "estimate cell-type shares of measured spots or bulk samples")
@@ -71,16 +75,13 @@ def add_science_commands(command: AddCommand) -> None:
         "--preset", choices=list(TRAINING_PRESETS), help="preset that the settings are based on (default: ours)"
     )
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
-    sub.add_argument("--quiet", action="store_true", help="no progress bar")
-    sub.add_argument(
-        "--json", action="store_true", help="report progress as JSON lines on stdout, without a progress bar"
-    )
+    add_quiet(sub)
     sub.add_argument("--resume", action="store_true", help="resume the run in the folder after its last epoch")
     add_overwrite(sub)
     add_settings(sub, TrainingSettings)
 
 
-def _prototypes(args: argparse.Namespace) -> None:
+def _prototypes(args: argparse.Namespace) -> Facts:
     from napari_cpnn.prototypes import estimate_prototypes, open_cells
 
     columns = args.cell_type or ["celltype"]
@@ -92,7 +93,8 @@ def _prototypes(args: argparse.Namespace) -> None:
         if path is not None:
             refuse_existing(path, args.overwrite)
     cells = open_cells(args.cells, args.annotations)
-    found = estimate_prototypes(cells, columns, args.batch, chosen_settings(args, PrototypeSettings))
+    settings: PrototypeSettings = chosen_settings(args, PrototypeSettings)
+    found = estimate_prototypes(cells, columns, args.batch, settings, reporter(progress_of(args)))
     if args.hierarchy is not None:
         given = read_hierarchy(args.hierarchy)
         # Of several annotations the table is for those whose types it names.
@@ -100,20 +102,34 @@ def _prototypes(args: argparse.Namespace) -> None:
             name: one.with_hierarchy(given) if len(found) == 1 or given.keys() >= set(one.cell_types) else one
             for name, one in found.items()
         }
-    for prototypes, path in zip(found.values(), paths, strict=True):
+    facts: Facts = {"prototypes": [], "written": [*paths]}
+    for (column, prototypes), path in zip(found.items(), paths, strict=True):
         prototypes.save(path)
         print(f"{len(prototypes.cell_types)} cell types x {len(prototypes.genes)} genes -> {path}")
         for name, n in zip(prototypes.cell_types, prototypes.n_cells, strict=True):
             print(f"  {name:<32} {int(n):>7} cells")
-        for line in prototypes.left_out().query("n > 0").itertuples():
+        left_out = prototypes.left_out().query("n > 0")
+        for line in left_out.itertuples():
             print(f"  left out: {line.n} {line.what} {line.reason}")
         for text in _fit_report(prototypes.provenance["fit"]):
             print(f"  {text}")
+        facts["prototypes"].append(
+            {
+                "column": column,
+                "path": path,
+                "n_genes": len(prototypes.genes),
+                "cells": dict(zip(prototypes.cell_types, prototypes.n_cells, strict=True)),
+                "left_out": rows_of(left_out),
+                "fit": prototypes.provenance["fit"],
+            }
+        )
     if args.markers is not None:
         import pandas as pd
 
         tables = {name: prototypes.markers(_N_MARKERS) for name, prototypes in found.items()}
         write_csv(pd.concat(tables, names=["column"]).droplevel(1), args.markers)
+        facts["written"].append(args.markers)
+    return facts
 
 
 def _fit_report(fit: dict[str, Any]) -> Iterator[str]:
@@ -126,7 +142,7 @@ def _fit_report(fit: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: depth {scale:.2f}, background {fit['background_shares'][name]:.1%} of the counts"
 
 
-def _deconvolve(args: argparse.Namespace) -> None:
+def _deconvolve(args: argparse.Namespace) -> Facts:
     from napari_cpnn.bulk import read_bulk
     from napari_cpnn.prototypes import Prototypes, deconvolve, deconvolve_with_uncertainty
     from napari_cpnn.spots import read_spots
@@ -147,14 +163,20 @@ def _deconvolve(args: argparse.Namespace) -> None:
         shares = found.shares
         write_csv(found.share_sd, args.sd)
     write_csv(shares, args.out)
-    if args.typed is not None:
-        write_typed(args, spots, prototypes, settings)
+    typed = {} if args.typed is None else {"typed": write_typed(args, spots, prototypes, settings)}
     print(f"{len(shares)} {'samples' if args.bulk else 'spots'} x {shares.shape[1]} cell types -> {args.out}")
     for name, share in shares.mean().sort_values(ascending=False).items():
         print(f"  {name!s:<32} {share:6.1%}")
+    return {
+        "of": "samples" if args.bulk else "spots",
+        "n": len(shares),
+        "shares": shares.mean().to_dict(),
+        **typed,
+        "written": [path for path in (args.out, args.sd, args.typed) if path is not None],
+    }
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> Facts:
     job = _training_job(args)
     if args.overwrite:
         if job.resume:
@@ -163,9 +185,17 @@ def _train(args: argparse.Namespace) -> None:
 
     from napari_cpnn.training.jobs import run_job
 
-    path = run_job(job, _print_json if args.json else None, progress=not (args.quiet or args.json))
-    if not args.json:
-        print(f"wrote {path}")
+    last: Facts = {}
+
+    def report(event: Facts) -> None:
+        """Events are lines on stdout; the result, or the error, stands for the last of them."""
+        last.update(event)
+        if event["event"] not in ("finished", "failed"):
+            args.console.event(event)
+
+    path = run_job(job, report if args.json else None, progress=not (args.quiet or args.json))
+    print(f"wrote {path}")
+    return {"event": "finished", "path": path, "complete": last.get("complete", True), "written": [path]}
 
 
 def _training_job(args: argparse.Namespace) -> TrainingJob:
@@ -188,6 +218,7 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
             "--positions": args.positions,
             "--library": args.library,
             "--mpp": args.mpp,
+            "--affine": args.affine,
         }.items()
         if value
     ]
@@ -198,15 +229,6 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
         )
     job = TrainingJob.read(args.job)
     return job.replace(resume=job.resume or args.resume)
-
-
-def _print_json(event: dict[str, Any]) -> None:
-    from napari_cpnn.training.jobs import json_line
-
-    try:
-        print(json_line(event), flush=True)
-    except BrokenPipeError:  # a closed output is no reason to stop a run
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _training_settings(args: argparse.Namespace) -> TrainingSettings:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cpnn.cli.console import Facts
 from napari_cpnn.cli.options import AddCommand, decimal
 from napari_cpnn.errors import CpnnError
 
@@ -76,10 +77,12 @@ def gene_sets(decoder: Decoder, trust: Trust | None, args: argparse.Namespace) -
     return sets
 
 
-def _list(args: argparse.Namespace) -> None:
+def _list(args: argparse.Namespace) -> Facts:
     from napari_cpnn.counts import builtin_gene_sets, read_gene_sets
 
-    for one in builtin_gene_sets() if args.file is None else read_gene_sets(args.file):
+    sets = builtin_gene_sets() if args.file is None else read_gene_sets(args.file)
+    for one in sets:
         print(f"{one.name} ({len(one.genes)} genes). {one.source}".rstrip())
         if args.genes:
             print(f"  {', '.join(one.genes)}")
+    return {"signatures": [{"name": one.name, "source": one.source, "genes": one.genes} for one in sets]}

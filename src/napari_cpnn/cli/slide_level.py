@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_cpnn.cli.console import Facts
+from napari_cpnn.cli.facts import rows_of
 from napari_cpnn.cli.files import refuse_existing
-from napari_cpnn.cli.options import AddCommand, add_overwrite, add_settings, chosen_settings
+from napari_cpnn.cli.options import AddCommand, add_overwrite, add_quiet, add_settings, chosen_settings, progress_of
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.progress import reporter
 from napari_cpnn.settings import SlideLevelSettings
 from napari_cpnn.storage import require_separate
 from napari_cpnn.texts import counted
 
 if TYPE_CHECKING:
     from napari_cpnn.cohort import Cohort
-    from napari_cpnn.training.bags import Bags
+    from napari_cpnn.training.bags import BagReader, Bags
 
 #: Command and the option that makes it another one, of a cohort or of cells, and the command that it then is.
 _COHORT = {
@@ -50,7 +53,7 @@ def add_slide_level_commands(command: AddCommand) -> None:
     sub.add_argument("--prototypes", type=Path, help="prototypes of the cell types; not needed for ridge, mlp, abmil")
     sub.add_argument("--out", type=Path, required=True, help="folder of the model, model.safetensors")
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 0.5)")
-    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(sub)
     add_overwrite(sub)
     add_settings(sub, SlideLevelSettings)
 
@@ -59,12 +62,14 @@ def add_slide_level_commands(command: AddCommand) -> None:
     _add_bulk(sub)
     _add_models(sub, several=True)
     sub.add_argument("--out", type=Path, help="table of scores per model and gene (.csv or .parquet)")
+    add_quiet(sub)
     add_overwrite(sub)
 
     sub = command("predict-cohort", _predict, "predict slides as a whole (the same as predict --slide-level)")
     _add_cohort(sub)
     _add_models(sub, several=False)
     sub.add_argument("--genes", nargs="+", metavar="GENE", help="genes of the table (default: all of the model)")
+    add_quiet(sub)
     sub.add_argument(
         "--out", type=Path, required=True, help="table of shares and expression per bag (.csv or .parquet)"
     )
@@ -92,8 +97,7 @@ def _add_models(sub: argparse.ArgumentParser, *, several: bool) -> None:
     sub.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
-def _train(args: argparse.Namespace) -> None:
-    from napari_cpnn.progress import reporter
+def _train(args: argparse.Namespace) -> Facts:
     from napari_cpnn.prototypes import Prototypes
     from napari_cpnn.training.bags import BagReader, cohort_bulk, train_slides
 
@@ -106,14 +110,14 @@ def _train(args: argparse.Namespace) -> None:
     if settings.head in ("cpnn", "paper") and prototypes is None:
         raise CpnnError(f"The head {settings.head} needs --prototypes; ridge, mlp and abmil do without.")
     bulk = cohort_bulk(cohort, args.by, args.bulk, args.values)
-    progress: Any = not args.quiet
-    bags = _bags(cohort, args, BagReader(settings), reporter(progress))
-    trained = train_slides(bags, bulk, prototypes, settings, out=path, progress=progress)
+    bags = _bags(cohort, args, BagReader(settings))
+    trained = train_slides(bags, bulk, prototypes, settings, out=path, progress=progress_of(args))
     sizes = [(len(bags), "bag"), (len(set(bags.patients.tolist())), "patient"), (len(trained.genes), "gene")]
     print(f"{path}: {settings.head}, {', '.join(counted(*size) for size in sizes)}")
+    return {"head": settings.head, **{f"n_{what}s": n for n, what in sizes}, "written": [path]}
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace) -> Facts:
     from napari_cpnn.evaluation import require_table_name, write_table
     from napari_cpnn.studies import evaluate_slides, summarise_slides
     from napari_cpnn.training.bags import BagReader, cohort_bulk, load_slide_model
@@ -133,14 +137,17 @@ def _evaluate(args: argparse.Namespace) -> None:
     scores = evaluate_slides(models, bags, bulk)
     if args.out:
         write_table(scores, args.out, index=False)
-    for name, row in summarise_slides(scores).iterrows():
+    summary = summarise_slides(scores)
+    for name, row in summary.iterrows():
         over = f"{counted(int(row['n_genes']), 'gene')}, {counted(len(bags), 'bag')}"
         print(f"{name}: PCC {row['pcc']:.3f}, SCC {row['scc']:.3f}, {over}")
     if args.out:
         print(f"wrote {args.out}")
+    models_said = rows_of(summary.rename_axis("model"))
+    return {"models": models_said, "n_bags": len(bags), "written": [args.out] if args.out else []}
 
 
-def _predict(args: argparse.Namespace) -> None:
+def _predict(args: argparse.Namespace) -> Facts:
     import pandas as pd
 
     from napari_cpnn.counts import require_genes
@@ -164,6 +171,7 @@ def _predict(args: argparse.Namespace) -> None:
     if model.network is None and model.model.decoder().scale == "log":
         what = "the mean of its patches (this is a model of spots, not of bulk)"
     print(f"wrote {args.out}: {counted(len(bags), 'bag')}; shares are of RNA, expression in log1p CP10k is {what}")
+    return {"n_bags": len(bags), "genes": [model.genes[i] for i in index], "expression": what, "written": [args.out]}
 
 
 def _cohort(args: argparse.Namespace) -> Cohort:
@@ -172,8 +180,7 @@ def _cohort(args: argparse.Namespace) -> Cohort:
     return read_cohort(args.cohort)
 
 
-def _bags(cohort: Cohort, args: argparse.Namespace, reader: Any, progress: Any = None) -> Bags:
-    from napari_cpnn.progress import no_progress
+def _bags(cohort: Cohort, args: argparse.Namespace, reader: BagReader) -> Bags:
     from napari_cpnn.training.bags import read_cohort_bags
 
-    return read_cohort_bags(cohort, reader, args.by, progress or no_progress)
+    return read_cohort_bags(cohort, reader, args.by, reporter(progress_of(args)))

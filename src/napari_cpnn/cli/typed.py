@@ -6,9 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cpnn.cli.console import Facts
+from napari_cpnn.cli.facts import rows_of
 from napari_cpnn.cli.files import refuse_existing
-from napari_cpnn.cli.options import AddCommand, add_overwrite, add_settings, chosen_settings, decimal
+from napari_cpnn.cli.options import (
+    AddCommand,
+    add_overwrite,
+    add_quiet,
+    add_settings,
+    chosen_settings,
+    decimal,
+    progress_of,
+)
 from napari_cpnn.errors import CpnnError
+from napari_cpnn.progress import Progress, reporter
 from napari_cpnn.settings import TypedSettings
 from napari_cpnn.storage import require_separate, write_csv
 from napari_cpnn.texts import counted
@@ -41,7 +52,7 @@ def add_typed_option(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def write_typed(args: argparse.Namespace, bulk: AnnData, protos: Prototypes, settings: DeconvolutionSettings) -> None:
+def write_typed(args: argparse.Namespace, bulk: AnnData, protos: Prototypes, settings: DeconvolutionSettings) -> Facts:
     """Write the typed expression of bulk samples, and say for each type how many genes can be told."""
     from napari_cpnn.prototypes import deconvolve_typed
 
@@ -50,10 +61,13 @@ def write_typed(args: argparse.Namespace, bulk: AnnData, protos: Prototypes, set
     print(
         f"{len(typed.samples)} samples x {len(typed.genes)} genes x {len(typed.cell_types)} cell types -> {args.typed}"
     )
+    n_told: dict[str, int] = {}
     for name in typed.cell_types:
         confidence = typed.confidence[name].sort_values(ascending=False)
         best = ", ".join(str(gene) for gene in confidence.index[:_N_SHOWN])
-        print(f"  {name:<32} {int((confidence > 0.5).sum()):>6} genes with a confidence above 0.5; best: {best}")
+        n_told[name] = int((confidence > 0.5).sum())
+        print(f"  {name:<32} {n_told[name]:>6} genes with a confidence above 0.5; best: {best}")
+    return {"n_samples": len(typed.samples), "n_genes": len(typed.genes), "n_genes_confident": n_told}
 
 
 def add_typed_commands(command: AddCommand) -> None:
@@ -70,6 +84,7 @@ def add_typed_commands(command: AddCommand) -> None:
     sub.add_argument("--out", type=Path, required=True, help="model (.safetensors)")
     sub.add_argument("--scores", type=Path, help="also cross-validate by patient: scores per gene and type (.csv)")
     sub.add_argument("--patch", nargs=2, metavar=("PX", "MPP"), help="patch size in px and um/px (default: 224 1)")
+    add_quiet(sub)
     add_overwrite(sub)
     add_settings(sub, TypedSettings)
 
@@ -77,11 +92,12 @@ def add_typed_commands(command: AddCommand) -> None:
     sub.add_argument("cohort", type=Path, help="manifest of the slides (.csv, .tsv, .xlsx)")
     sub.add_argument("--model", type=Path, required=True, help="model of train-typed")
     sub.add_argument("--out", type=Path, required=True, help="typed expression of the samples (.h5ad)")
+    add_quiet(sub)
     add_overwrite(sub)
     _add_outcome(command)
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> Facts:
     import numpy as np
 
     from napari_cpnn.bulk import read_bulk
@@ -99,36 +115,47 @@ def _train(args: argparse.Namespace) -> None:
     cohort, bulk, protos = read_cohort(args.cohort), read_bulk(args.bulk), Prototypes.load(args.prototypes)
     labels = TypedLabels.of(deconvolve_typed(bulk, protos, DeconvolutionSettings.bulk()), bulk)
     known = {name: i for i, name in enumerate(labels.names.tolist())}
-    bags = _bags(cohort, settings, [name for name in cohort.bags("sample") if name in known], str(args.bulk))
+    samples = [name for name in cohort.bags("sample") if name in known]
+    bags = _bags(cohort, settings, samples, args.bulk, reporter(progress_of(args)))
     labels = labels.subset(np.array([known[name] for name in bags.names.tolist()]))
     model = train_typed(bags, labels, settings)
     model.save(args.out)
     print(f"{settings.head}: {len(bags)} samples of {len(model.patients)} patients -> {args.out}")
+    sizes = {"n_samples": len(bags), "n_patients": len(model.patients)}
+    facts: Facts = {"head": settings.head, **sizes, "written": [args.out]}
     if args.scores is not None:
         held = nested_typed(bags, labels, settings)
         scores = held.scores()
         write_csv(scores.set_index(["cell_type", "gene"]), args.scores)
-        for (name, row), share in zip(summarise_typed(scores).iterrows(), held.share_scores(), strict=True):
+        summary, shares = summarise_typed(scores), list(held.share_scores())
+        facts["scores"] = rows_of(summary.assign(share_r=shares).rename_axis("cell_type"))
+        facts["written"].append(args.scores)
+        for (name, row), share in zip(summary.iterrows(), shares, strict=True):
             print(
                 f"  {name!s:<32} {row['n_robust']:.0f} of {row['n_genes']:.0f} genes robust, "
                 f"median R {row['median_r']:.3f}, specific {row['median_specific_r']:.3f}; "
                 f"share R {share:.3f}"
             )
+    return facts
 
 
-def _predict(args: argparse.Namespace) -> None:
+def _predict(args: argparse.Namespace) -> Facts:
     from napari_cpnn.cohort import read_cohort
     from napari_cpnn.training.bags.typed import load_typed
 
     require_separate([args.out], [args.cohort, args.model])
     refuse_existing(args.out, args.overwrite)
     cohort, model = read_cohort(args.cohort), load_typed(args.model)
-    typed = model.typed_expression(_bags(cohort, model.settings, list(cohort.bags("sample")), str(args.cohort)))
+    samples = list(cohort.bags("sample"))
+    bags = _bags(cohort, model.settings, samples, args.cohort, reporter(progress_of(args)))
+    typed = model.typed_expression(bags)
     typed.save(args.out)
     print(f"{len(typed.samples)} samples x {len(typed.genes)} genes x {len(typed.cell_types)} cell types -> {args.out}")
+    sizes = {"n_samples": len(typed.samples), "n_genes": len(typed.genes)}
+    return {**sizes, "cell_types": typed.cell_types, "written": [args.out]}
 
 
-def _bags(cohort: Cohort, settings: TypedSettings, samples: list[str], source: str) -> Bags:
+def _bags(cohort: Cohort, settings: TypedSettings, samples: list[str], source: Path, progress: Progress) -> Bags:
     """Features of the patches of samples of a cohort, by the encoder of the settings."""
     from napari_cpnn.settings import SlideLevelSettings
     from napari_cpnn.training.bags import BagReader, read_cohort_bags
@@ -139,7 +166,8 @@ def _bags(cohort: Cohort, settings: TypedSettings, samples: list[str], source: s
     reader = BagReader(
         SlideLevelSettings(encoder=settings.encoder, encoder_weights=settings.encoder_weights, patch=settings.patch)
     )
-    return read_cohort_bags(cohort.subset([name for sample in samples for name in members[sample]]), reader)
+    part = cohort.subset([name for sample in samples for name in members[sample]])
+    return read_cohort_bags(part, reader, progress=progress)
 
 
 def _add_outcome(command: AddCommand) -> None:
@@ -161,7 +189,7 @@ def _add_outcome(command: AddCommand) -> None:
     add_overwrite(sub)
 
 
-def _outcome(args: argparse.Namespace) -> None:
+def _outcome(args: argparse.Namespace) -> Facts:
     from napari_cpnn.cohort import read_cohort
     from napari_cpnn.prototypes import TypedExpression
     from napari_cpnn.studies import cohort_outcome
@@ -187,3 +215,10 @@ def _outcome(args: argparse.Namespace) -> None:
     if args.out is not None:
         write_csv(study.table, args.out)
         print(f"wrote {args.out}")
+    return {
+        "column": args.column,
+        "positive": study.positive,
+        "n_left_out": n_left_out,
+        "auc": rows_of(study.table.rename_axis("input")),
+        "written": [] if args.out is None else [args.out],
+    }

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_cpnn.cli.console import Facts
+from napari_cpnn.cli.facts import facts_of_map, facts_of_signatures
 from napari_cpnn.cli.files import refuse_existing, require_writable
 from napari_cpnn.cli.options import (
     AddCommand,
     add_hierarchy,
     add_model,
     add_overwrite,
+    add_quiet,
     add_settings,
     chosen_settings,
     decimal,
     given_settings,
     pixel_size,
+    progress_of,
 )
 from napari_cpnn.cli.signatures import add_signature_options, check_gene_sets, scored
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.palette import read_hierarchy
+from napari_cpnn.progress import reporter, terminal_bar
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.storage import require_separate
 
@@ -68,6 +72,7 @@ def add_viewing_commands(command: AddCommand) -> None:
         "hgnc_complete_set.txt",
     )
     sub.add_argument("--sha256", help="hgnc: checksum that the file must have")
+    add_quiet(sub)
 
     sub = command("predict", _predict, "map a whole slide without opening a window")
     sub.add_argument("slide", type=Path)
@@ -78,14 +83,14 @@ def add_viewing_commands(command: AddCommand) -> None:
     )
     sub.add_argument("--out", type=Path, required=True, help="map (.zarr)")
     add_overwrite(sub)
-    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_quiet(sub)
     add_signature_options(sub)
     add_hierarchy(sub)
     add_settings(sub, MappingSettings)
 
 
-def _open(args: argparse.Namespace, retry: str | None = None) -> None:
-    from napari_cpnn.ui.viewer import First, open_viewer, read_preferences, require_picture
+def _open(args: argparse.Namespace, retry: str | None = None) -> Facts:
+    from napari_cpnn.ui.viewer import First, open_viewer, require_picture
 
     if args.screenshot is not None:
         require_picture(args.screenshot)
@@ -93,8 +98,7 @@ def _open(args: argparse.Namespace, retry: str | None = None) -> None:
         refuse_existing(args.screenshot, args.overwrite)
         require_writable(args.screenshot.parent)
     if args.slide.name.lower().endswith(_SESSION):
-        _open_session(args)
-        return
+        return _open_session(args)
     if args.model is not None and args.encoder_weights is not None:
         _note_encoder(args.model, args.encoder_weights)
     open_viewer(
@@ -104,17 +108,23 @@ def _open(args: argparse.Namespace, retry: str | None = None) -> None:
         screenshot=args.screenshot,
         first=First(args.gene, args.cell_type, args.signature),
         hierarchy=None if args.hierarchy is None else read_hierarchy(args.hierarchy),
-        settings=read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings)),
+        settings=_settings(args),
         retry=retry,
     )
+    return _opened(args)
+
+
+def _opened(args: argparse.Namespace) -> Facts:
+    """Say what a window showed that has been closed, or whose picture was taken."""
     if args.screenshot is not None:
         print(f"wrote {args.screenshot}")
+    shown = {name: getattr(args, name) for name in ("model", "gene", "cell_type", "signature")}
+    return {"opened": args.slide, **shown, "written": [] if args.screenshot is None else [args.screenshot]}
 
 
-def _open_session(args: argparse.Namespace) -> None:
+def _open_session(args: argparse.Namespace) -> Facts:
     """Open a saved session, which names its own model and view."""
     from napari_cpnn.ui.sessions import open_session_window
-    from napari_cpnn.ui.viewer import read_preferences
 
     given = [
         name
@@ -123,14 +133,16 @@ def _open_session(args: argparse.Namespace) -> None:
     ]
     if given:
         raise CpnnError(f"{args.slide} names what it shows; open it without --{given[0].replace('_', '-')}.")
-    settings = read_preferences(_warn).mapping.replace(**given_settings(args, MappingSettings))
-    open_session_window(args.slide, screenshot=args.screenshot, settings=settings)
-    if args.screenshot is not None:
-        print(f"wrote {args.screenshot}")
+    open_session_window(args.slide, screenshot=args.screenshot, settings=_settings(args))
+    return _opened(args)
 
 
-def _warn(error: CpnnError) -> None:
-    print(f"napari-cpnn: {error}", file=sys.stderr)
+def _settings(args: argparse.Namespace) -> MappingSettings:
+    """Return the user's preferences, with what the command line gives."""
+    from napari_cpnn.ui.viewer import read_preferences
+
+    preferred = read_preferences(lambda error: args.console.note(str(error)))
+    return preferred.mapping.replace(**given_settings(args, MappingSettings))
 
 
 def _note_encoder(model: Path, weights: str) -> None:
@@ -142,7 +154,7 @@ def _note_encoder(model: Path, weights: str) -> None:
         remember_place(str(encoder["fingerprint"]), weights, str(encoder["name"]))
 
 
-def _demo(args: argparse.Namespace) -> None:
+def _demo(args: argparse.Namespace) -> Facts:
     from napari_cpnn.samples import sample_folder
 
     folder = sample_folder()
@@ -150,31 +162,38 @@ def _demo(args: argparse.Namespace) -> None:
     args.gene, args.cell_type, args.signature, args.encoder_weights, args.hierarchy = None, None, None, None, None
     if args.screenshot is not None:
         refuse_existing(args.screenshot, args.overwrite)
-    _open(args, retry="napari-cpnn demo --screenshot demo.png")
+    return _open(args, retry="napari-cpnn demo --screenshot demo.png")
 
 
-def _fetch(args: argparse.Namespace) -> None:
+def _fetch(args: argparse.Namespace) -> Facts:
     if args.dataset == "hgnc":
         from napari_cpnn.counts import fetch_hgnc, load_aliases
 
         if args.to is not None:
             raise CpnnError("The names of genes are kept in the user's cache; leave out --to.")
-        print(fetch_hgnc(args.mirror, args.sha256))
-        print(f"{len(load_aliases()):,} genes: {load_aliases().source}", file=sys.stderr)
-        return
+        path = fetch_hgnc(args.mirror, args.sha256)
+        print(path)
+        known = load_aliases()
+        args.console.note(f"{len(known):,} genes: {known.source}")
+        return {"n_genes": len(known), "source": known.source, "written": [path]}
     if args.sha256 is not None:
         raise CpnnError("--sha256 is for hgnc; the checksums of her2st are known.")
     from napari_cpnn.samples import CELLS_TERMS, HER2ST_TERMS, fetch_her2st
 
+    report = reporter(progress_of(args))
+
     def show(name: str, number: int, count: int) -> None:
-        print(f"{number + 1} of {count}: {name}", file=sys.stderr)
+        report(f"{number + 1} of {count}: {name}", number / count)
 
     folder = fetch_her2st(args.to, mirror=args.mirror, progress=show)
-    print(f"{HER2ST_TERMS}\n{CELLS_TERMS}", file=sys.stderr)
+    report("all files are there", 1.0)
+    for terms in (HER2ST_TERMS, CELLS_TERMS):
+        args.console.note(terms)
     print(folder)
+    return {"terms": [HER2ST_TERMS, CELLS_TERMS], "written": [folder]}
 
 
-def _predict(args: argparse.Namespace) -> None:
+def _predict(args: argparse.Namespace) -> Facts:
     from napari_cpnn.export import is_saved_map, to_csv
     from napari_cpnn.models import choose_device, load_model
     from napari_cpnn.slides import open_slide
@@ -201,19 +220,26 @@ def _predict(args: argparse.Namespace) -> None:
         cmap = _predicted(slide, model, settings, args)
     cmap.save(args.out)
     print(f"{cmap.summary} -> {args.out}")
+    facts = {"slide": args.slide, "model": model.title, **facts_of_map(cmap), "written": [args.out]}
     if table is not None:
-        scored(cmap, args)
+        facts["signatures"] = facts_of_signatures(scored(cmap, args))
         print(f"wrote {to_csv(cmap, table, overwrite=args.overwrite)}")
+        facts["written"].append(table)
+    return facts
 
 
 def _predicted(slide: Slide, model: CPNN, settings: MappingSettings, args: argparse.Namespace) -> CompositionMap:
-    """Return the map of a slide, showing a progress bar."""
-    from tqdm import tqdm
-
+    """Return the map of a slide, showing progress."""
     from napari_cpnn.mapping import predict_map
 
-    region = tuple(args.region) if args.region else None
-    with tqdm(unit=" patches", disable=args.quiet) as bar:
+    region, how = tuple(args.region) if args.region else None, progress_of(args)
+    if callable(how):
+
+        def tell(progress: MapProgress) -> None:
+            how("mapping", progress.done / max(progress.wanted, 1))
+
+        return predict_map(slide, model, region=region, settings=settings, on_progress=tell)
+    with terminal_bar("mapping", None, "patch", shown=how) as bar:
 
         def show(progress: MapProgress) -> None:
             bar.total = progress.wanted

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from napari_cpnn.cohort import Cohort
 from napari_cpnn.errors import CohortError
 from napari_cpnn.storage import remove, whole_file
-from napari_cpnn.texts import file_name, shown
+from napari_cpnn.texts import file_name, json_value, shown
 from napari_cpnn.untrusted import read_json, to_path
 
 RUN_FILE, TABLE_FILE, PROGRESS_FILE = "run.json", "cohort.csv", "progress.json"
@@ -38,21 +38,9 @@ _LOCK_FILE, _HOLDER_FILE = ".running", "holder.json"
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file whole; numbers that are not finite become null."""
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(json_value(content), indent=1, ensure_ascii=False, allow_nan=False)
     with whole_file(path, CohortError) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 class SlideFolder:

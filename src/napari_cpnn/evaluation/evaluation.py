@@ -17,6 +17,7 @@ from napari_cpnn.evaluation.predictions import predict_expression, warn_of_seen
 from napari_cpnn.evaluation.spatial_agreement import morans_i
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.models import CPNN
+from napari_cpnn.progress import Reporting, reporter
 from napari_cpnn.settings import EvaluationSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import OF_CELLS, array_coordinates, fit_array
@@ -61,6 +62,7 @@ def evaluate(
     device: str = "auto",
     symmetries: bool | None = None,
     settings: EvaluationSettings | None = None,
+    progress: Reporting = False,
 ) -> pd.DataFrame:
     """Correlation of predicted with measured expression over the spots of one slide, per gene.
 
@@ -77,6 +79,8 @@ def evaluate(
         in the settings of the training.
     settings
         Selects the expensive scores; default :class:`~napari_cpnn.EvaluationSettings`.
+    progress
+        Show how much is predicted, on stderr; or a function that is called with it.
 
     Returns
     -------
@@ -120,8 +124,9 @@ def evaluate(
     settings = settings or EvaluationSettings()
     warn_of_seen(model, slide)
     compared = predict_expression(
-        model, slide, spots, device, symmetries, settings.precision, ignore_gene_case=settings.ignore_gene_case
-    )
+        model, slide, spots, device, symmetries, settings.precision,
+        progress=reporter(progress), ignore_gene_case=settings.ignore_gene_case,
+    )  # fmt: skip
     return score(compared, spots, settings)
 
 

@@ -1,3 +1,4 @@
+from .cells import pixel_size as pixel_size
 from .csv import to_csv as to_csv
 from .figure import to_figure as to_figure
 from .files import is_saved_map as is_saved_map

@@ -1,6 +1,7 @@
 from .explain import PROGRAMS as PROGRAMS
 from .explain import SHIFT as SHIFT
 from .explain import explain_gene as explain_gene
+from .explain import parts_of_genes as parts_of_genes
 from .geojson import geojson_of as geojson_of
 from .geojson import read_regions as read_regions
 from .geojson import regions_in as regions_in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,6 +76,18 @@ def explain_gene(
     table = pd.concat([table, rest])
     table.attrs = {"gene": gene, "expression": total, "unit": cmap.decoder.part_unit}
     return table
+
+
+def parts_of_genes(cmap: CompositionMap, region: Region, genes: Sequence[str], level: str = "minor") -> pd.DataFrame:
+    """Explain several genes in a region, as rows of the table of :func:`summarise_regions` of the kind ``part``."""
+    columns = ["region", "kind", "name", "value", "low", "high", "patch_low", "patch_high", "unit"]
+    tables = [pd.DataFrame(columns=columns)]
+    for gene in genes:
+        parts = explain_gene(cmap, gene, region, level)
+        names = [f"{gene} from {part}" for part in parts.index]
+        rows = {"region": region.name, "kind": "part", "name": names, "value": parts["value"].to_numpy()}
+        tables.append(pd.DataFrame({**rows, "unit": parts.attrs["unit"]}).reindex(columns=columns))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def _values(cmap: CompositionMap, where: Region | tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

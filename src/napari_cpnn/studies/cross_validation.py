@@ -11,9 +11,10 @@ The folder of a cross-validation::
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from napari_cpnn.counts import name_genes_as, shared_genes
 from napari_cpnn.errors import CpnnError, CpnnWarning, SettingsError, SpotsError, TrainingError
 from napari_cpnn.evaluation import predict_expression, score, summarise, usable_spots, write_table
 from napari_cpnn.models import load_model
+from napari_cpnn.progress import Reporting, part
 from napari_cpnn.prototypes import Prototypes
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.slides import Slide
@@ -50,7 +52,7 @@ class _Head:
     labels: list[str]
     keys: list[str]
     evaluation: EvaluationSettings
-    progress: bool
+    progress: Reporting
 
 
 def cross_validate(
@@ -60,7 +62,7 @@ def cross_validate(
     groups: Groups = "patient",
     out: str | Path = "runs/cross-validation",
     evaluation: EvaluationSettings | None = None,
-    progress: bool = True,
+    progress: Reporting = True,
 ) -> pd.DataFrame:
     """Cross-validate by group: test each group of samples with a model trained on the others.
 
@@ -84,7 +86,7 @@ def cross_validate(
     evaluation
         Evaluation settings. Changing them does not repeat training.
     progress
-        Show progress in the terminal (on stderr).
+        Show progress in the terminal (on stderr); or a function that is called with it.
 
     Returns
     -------
@@ -148,7 +150,7 @@ def _heads(
     prototypes: Prototypes | Mapping[str, Prototypes],
     settings: TrainingSettings | Mapping[str, TrainingSettings] | None,
     evaluation: EvaluationSettings | None,
-    progress: bool,
+    progress: Reporting,
 ) -> list[_Head]:
     if not isinstance(settings, Mapping):
         settings = settings or TrainingSettings()
@@ -200,12 +202,15 @@ def _plan(folds: Sequence[Fold], heads: Sequence[_Head], out: Path) -> Iterator[
             )
             plan.append((fold, head, folder))
     for number, (fold, head, folder) in enumerate(plan, start=1):
+        tested, trained = ([head.labels[i] for i in which] for which in (fold.test, fold.train))
+        text = f"{number} of {len(plan)}: {head.name}, fold {fold.name}"
+        if callable(head.progress):
+            its = part(head.progress, (number - 1) / len(plan), number / len(plan))
+            its(text, 0.0)
+            yield fold, replace(head, progress=its), folder
+            continue
         if head.progress:
-            tested, trained = ([head.labels[i] for i in part] for part in (fold.test, fold.train))
-            tqdm.write(
-                f"{number} of {len(plan)}: {head.name}, fold {fold.name}: {', '.join(tested)} tested, "
-                f"{', '.join(trained)} to learn from"
-            )
+            tqdm.write(f"{text}: {', '.join(tested)} tested, {', '.join(trained)} to learn from", file=sys.stderr)
         yield fold, head, folder
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -112,14 +114,18 @@ def test_train_evaluate_and_predict_a_cohort(folder, tmp_path, capsys):
     runs = {"cpnn": ["--prototypes", str(folder / "prototypes.h5ad")], "ridge": ["--head", "ridge"]}
     for name, more in runs.items():
         out = str(tmp_path / name)
-        assert main(["train", "--cohort", cohort, "--bulk", bulk, *common, *more, "--out", out]) == 0
-        assert "5 bags, 5 patients" in capsys.readouterr().out
+        assert main(["train", "--cohort", cohort, "--bulk", bulk, *common, *more, "--out", out, "--json"]) == 0
+        trained = json.loads(capsys.readouterr().out)
+        assert (trained["command"], trained["n_bags"], trained["n_patients"]) == ("train-cohort", 5, 5)
         assert main(["train", "--cohort", cohort, "--bulk", bulk, *common, *more, "--out", out]) == 2  # exists
         capsys.readouterr()
     models = [str(tmp_path / name / "model.safetensors") for name in runs]
     table = tmp_path / "scores.csv"
     assert main(["evaluate", "--cohort", cohort, "--bulk", bulk, "--model", *models, "--out", str(table)]) == 0
-    assert capsys.readouterr().out.count("PCC") == 2
+    said = capsys.readouterr()
+    assert said.out.count("PCC") == 2
+    assert re.search(r"bag 5 of 5: .*100%.*\[\d\d:\d\d<", said.err)  # the bar of reading them
+    assert said.err.count("\n") == 1
     scores = pd.read_csv(table)
     assert len(set(scores.groupby("head").size())) == 1
     shares = tmp_path / "shares.csv"
@@ -137,10 +143,12 @@ def test_train_evaluate_and_predict_a_cohort(folder, tmp_path, capsys):
                 *genes,
                 "--out",
                 str(shares),
+                "--json",
             ]
         )
         == 0
     )
+    assert json.loads(capsys.readouterr().out)["genes"] == genes
     frame = pd.read_csv(shares, index_col=0)
     assert frame.index.tolist() == ["S0", "S1", "S2", "S3", "S4"]
     of_types = frame[[c for c in frame.columns if c.startswith("share ")]]

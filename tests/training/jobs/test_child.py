@@ -235,14 +235,17 @@ def test_jobs_from_the_terminal(job, tmp_path, capsys):
     assert not (job.out / ".step.json").exists()
     lines = [line for line in lines if line["event"] != "step"]
     assert [line["event"] for line in lines][-3:] == ["epoch", "saved", "finished"]
-    assert lines[-1] == {"event": "finished", "path": str(job.out / "model.safetensors"), "complete": True}
+    model = str(job.out / "model.safetensors")
+    finished = {"event": "finished", "path": model, "complete": True}
+    assert lines[-1] == {"command": "train", **finished, "written": [model], "warnings": lines[-1]["warnings"]}
+    assert json.loads((job.out / "events.jsonl").read_text().splitlines()[-1]) == finished
     assert Prototypes.load(job.out / "prototypes.h5ad").cell_types == load_model(lines[-1]["path"]).cell_types
     metrics = pd.read_csv(job.out / "metrics.csv")
     assert lines[-3]["row"]["loss"] == pytest.approx(metrics["loss"].iloc[0], rel=1e-4)
     assert main(["train", "--job", str(tmp_path / "job.json"), "--json"]) == 2
     out = capsys.readouterr()
-    assert json.loads(out.out)["event"] == "failed"
-    assert "already holds a trained model" in out.err
+    assert "already holds a trained model" in json.loads(out.out)["error"]["message"]
+    assert out.err == ""
     assert not look_at_run(job.out).resumable
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from tqdm import tqdm
 
 from napari_cpnn.counts import is_mitochondrial
 from napari_cpnn.errors import CpnnWarning, TrainingError
 from napari_cpnn.models import CPNN
+from napari_cpnn.progress import Reporting, counting
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.slides import Slide
 from napari_cpnn.studies.benchmarking.baselines import (
@@ -84,7 +84,7 @@ def benchmark(
     sections: Sequence[str] | None = None,
     out: str | Path | None = None,
     settings: BenchmarkSettings | None = None,
-    progress: bool = True,
+    progress: Reporting = True,
     *,
     overwrite: bool = False,
 ) -> BenchmarkResult:
@@ -118,7 +118,7 @@ def benchmark(
     settings
         Scores, controls and intervals.
     progress
-        Show progress in the terminal (on stderr).
+        Show progress in the terminal (on stderr); or a function that is called with it.
     overwrite
         Whether ``out`` may be the folder of an earlier benchmark, which is replaced.
 
@@ -166,11 +166,13 @@ def benchmark(
     _require_one_unit(aligned)
     seen = _seen_in_training(opened, found)
     scores, examples = [], []
-    for index in tqdm(range(len(aligned)), "scoring", disable=not progress, unit="section"):
-        training = _training(opened, sums, index)
-        one, example = _score_section(aligned, index, (sums[index], training), settings)
-        scores.append(one)
-        examples.append(example)
+    with counting(progress, "scoring", len(aligned), "section") as count:
+        for index in range(len(aligned)):
+            training = _training(opened, sums, index)
+            one, example = _score_section(aligned, index, (sums[index], training), settings)
+            scores.append(one)
+            examples.append(example)
+            count(1)
     summary, differences = summarise_benchmark(scores, settings), differences_of(scores, settings)
     result = BenchmarkResult(
         tidy_scores(scores),
@@ -191,7 +193,7 @@ def _read(
     opened: Sequence[Section],
     found: Mapping[str, Sequence[CPNN | AnnData | Path]],
     settings: BenchmarkSettings,
-    progress: bool,
+    progress: Reporting,
 ) -> tuple[list[Aligned], list[SectionSums]]:
     """Read images and predictions of all sections."""
     values = sum(section.spots.n_obs * section.spots.n_vars for section in opened)
@@ -199,11 +201,13 @@ def _read(
     needed = 4 * (values * (len(found) + 2) + 12 * largest)
     require_memory(needed, "The benchmark of these sections", TrainingError)
     aligned, sums = [], []
-    for index, section in enumerate(tqdm(opened, "reading", disable=not progress, unit="section")):
-        images = image_statistics(section.slide, section.centers_um, settings.patch)
-        tables = {name: read_prediction(name, files[index], section, settings) for name, files in found.items()}
-        aligned.append(align(section, tables, ~images.ok, settings.ignore_gene_case))
-        sums.append(sums_of(section, images))
+    with counting(progress, "reading", len(opened), "section") as count:
+        for index, section in enumerate(opened):
+            images = image_statistics(section.slide, section.centers_um, settings.patch)
+            tables = {name: read_prediction(name, files[index], section, settings) for name, files in found.items()}
+            aligned.append(align(section, tables, ~images.ok, settings.ignore_gene_case))
+            sums.append(sums_of(section, images))
+            count(1)
     return aligned, sums
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from napari_cpnn.bulk import read_bulk
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.progress import Progress, no_progress
+from napari_cpnn.progress import Progress, no_progress, part, titled
 from napari_cpnn.slides import Slide, open_slide
 from napari_cpnn.training.bags.bags import Bags
 from napari_cpnn.training.bags.features import BagReader
@@ -47,12 +47,13 @@ def read_cohort_bags(cohort: Cohort, reader: BagReader, by: BagBy = "sample", pr
     for i, (bag, names) in enumerate(bags.items()):
         with ExitStack() as opened:  # of one bag at a time: a cohort may have more files than a process may open
             slides = [opened.enter_context(_open(str(paths[name]), float(sizes[name]))) for name in names]
-            parts.append(reader.read({bag: slides}, patients, _part_of(progress, i, len(bags))))
+            its = titled(part(progress, i / len(bags), (i + 1) / len(bags)), f"bag {i + 1} of {len(bags)}")
+            parts.append(reader.read({bag: slides}, patients, its))
     return Bags.of(
-        [part.features for part in parts],
+        [one.features for one in parts],
         list(bags),
         [patients[bag] for bag in bags],
-        [part.centers_um for part in parts],
+        [one.centers_um for one in parts],
     )
 
 
@@ -91,15 +92,6 @@ def cohort_bulk(
     if not joined.n_vars:
         raise TrainingError("The bulk tables of the cohort have no gene in common.")
     return joined
-
-
-def _part_of(progress: Progress, i: int, n: int) -> Progress:
-    """Return the progress of part ``i`` of ``n``."""
-
-    def of_all(text: str, share: float) -> None:
-        progress(text, (i + share) / n)
-
-    return of_all
 
 
 def _open(path: str, mpp: float) -> Slide:

@@ -14,7 +14,7 @@ from napari_cpnn.errors import CpnnWarning, NoTissueError, SettingsError, SlideE
 from napari_cpnn.geometry import Grid
 from napari_cpnn.models import CPNN, build_model
 from napari_cpnn.prediction import FeatureStore, PlaceFeatures, Predictor, keys_of, require_patches
-from napari_cpnn.progress import Progress, no_progress
+from napari_cpnn.progress import Progress, no_progress, part, titled
 from napari_cpnn.settings import SlideLevelSettings, TissueSettings, TrainingSettings
 from napari_cpnn.slides import find_tissue
 from napari_cpnn.training.bags.bags import Bags
@@ -167,13 +167,18 @@ class BagReader:
         patients
             Patient by name of the bag; by default each bag is a patient.
         """
-        features, centers = [], []
-        for number, (name, slides) in enumerate(bags.items()):
+        features, centers, n_read, n = [], [], 0, sum(map(len, bags.values()))
+        for number, (name, slides) in enumerate(bags.items(), 1):
             if not slides:
                 raise SettingsError(f"The bag {name} has no slide.")
-            parts = [self.features(slide, progress=progress) for slide in slides]
-            progress(f"{number + 1} of {len(bags)} bags", (number + 1) / len(bags))
-            features.append(np.concatenate([part[0] for part in parts]))
-            centers.append(np.concatenate([part[1] for part in parts]))
+            parts = []
+            for slide in slides:
+                its = part(progress, n_read / n, (n_read + 1) / n)
+                its = titled(its, f"bag {number} of {len(bags)}") if len(bags) > 1 else its
+                parts.append(self.features(slide, progress=its))
+                its(slide.name, 1.0)
+                n_read += 1
+            features.append(np.concatenate([found for found, _ in parts]))
+            centers.append(np.concatenate([places for _, places in parts]))
         known = patients or {}
         return Bags.of(features, list(bags), [known.get(name) or name for name in bags], centers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ class Recorder(Callback):
         self.folder = folder
         self._held_out_name = held_out_name
         self._progress = progress is True and folder.writes
-        self._report = reporter(progress) if folder.writes else no_progress
+        self._report = no_progress if self._progress or not folder.writes else reporter(progress)
         self._on_epoch = on_epoch
         self._data_key = data_key
         self._history: list[EpochRow] = []
@@ -69,7 +70,7 @@ class Recorder(Callback):
     def print_line(self, message: str) -> None:
         """Print a line in the terminal without disturbing the progress bar."""
         if self._progress:
-            tqdm.write(message)
+            tqdm.write(message, file=sys.stderr)
 
     @contextmanager
     def listening_to_ctrl_c(self) -> Iterator[None]:
@@ -102,7 +103,8 @@ class Recorder(Callback):
             total=int(trainer.num_training_batches),
             desc=self._title(),
             disable=not self._progress,
-            bar_format="{bar:20} {desc}",
+            bar_format="{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
+            unit=" batch",
         )
 
     def on_train_batch_end(self, trainer: Trainer, _module: Any, _outputs: Any, _batch: Any, index: int) -> None:

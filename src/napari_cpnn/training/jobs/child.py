@@ -53,7 +53,7 @@ class ChildRun:
         job.write(self.folder / START_FILE)
         try:
             (self.folder / STOP_FILE).unlink(missing_ok=True)
-            train = [sys.executable, "-m", "napari_cpnn.cli", "train", "--json", "--job"]
+            train = [sys.executable, "-m", "napari_cpnn.cli", "train", "--quiet", "--job"]
             with (self.folder / LOG_FILE).open("wb") as log:
                 self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and module
                     [*train, str(self.folder / START_FILE)],

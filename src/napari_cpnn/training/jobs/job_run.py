@@ -20,6 +20,7 @@ from napari_cpnn.prototypes import Prototypes, estimate_prototypes, open_cells
 from napari_cpnn.settings import PrototypeSettings
 from napari_cpnn.spots import SpotFix, open_sample
 from napari_cpnn.storage import whole_file
+from napari_cpnn.texts import json_value
 from napari_cpnn.training.fit import is_first_process
 from napari_cpnn.training.jobs.job import JOB_FILE, PROTOTYPES_FILE, CellsFile, SampleFiles, TrainingJob
 from napari_cpnn.training.jobs.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STEP_FILE, STOP_FILE, unlock
@@ -89,7 +90,7 @@ def run_job(job: TrainingJob, report: Callable[[Event], None] | None = None, pro
 
 def json_line(event: Event) -> str:
     """Serialise an event to one line of JSON; non-finite numbers become null."""
-    return json.dumps(_finite(event), allow_nan=False)
+    return json.dumps(json_value(event), allow_nan=False)
 
 
 def _run(job: TrainingJob, say: _Reporter, progress: bool) -> Path:
@@ -298,12 +299,6 @@ def _press_ctrl_c() -> None:
 
 def _preparing(text: str) -> Event:
     return {"event": "preparing", "text": f"{text} ..."}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _nothing(_event: Event) -> None:

@@ -13,7 +13,7 @@ from napari_cpnn.cells import RegionCells, cells_table
 from napari_cpnn.errors import RegionsError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping import DomainReport
-from napari_cpnn.regions import Region, compare_regions, explain_gene, summarise_regions, tissue_mm2
+from napari_cpnn.regions import Region, compare_regions, explain_gene, parts_of_genes, summarise_regions, tissue_mm2
 from napari_cpnn.settings import RegionSettings
 
 if TYPE_CHECKING:
@@ -149,11 +149,9 @@ def full_table(
         if row.table is None or cmap is None:
             continue
         tables.append(row.table)
-        for gene in row.table.loc[row.table["kind"] == "expression", "name"]:
-            parts = explain_gene(cmap, gene, row.region, level)
-            named = {"kind": "part", "name": [f"{gene} from {part}" for part in parts.index], "value": parts["value"]}
-            empty = {"low": np.nan, "high": np.nan, "patch_low": np.nan, "patch_high": np.nan, "unit": "log1p CP10k"}
-            tables.append(pd.DataFrame({"region": row.region.name, **named, **empty}))
+        genes = row.table.loc[row.table["kind"] == "expression", "name"]
+        if len(genes):
+            tables.append(parts_of_genes(cmap, row.region, list(genes), level))
     table = pd.concat(tables, ignore_index=True)
     warnings = {row.region.name: row.report.warning for row in rows}
     return with_warning(table, [warnings[name] for name in table["region"]])
