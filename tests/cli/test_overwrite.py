@@ -15,7 +15,7 @@ from napari_cpnn.studies.benchmarking.output import require_new
 WRITING = {
     "open", "demo", "predict", "prototypes", "deconvolve", "train", "evaluate", "cross-validate", "calibrate",
     "benchmark", "export", "train-cohort", "evaluate-cohort", "predict-cohort", "train-typed", "predict-typed",
-    "outcome", "nuclei", "train-cells", "cells", "regions",
+    "outcome", "nuclei", "train-cells", "cells", "regions", "translate-genes",
 }  # fmt: skip
 OUTPUTS = {"--out", "--screenshot", "--table", "--markers", "--sd"}
 

@@ -19,6 +19,7 @@ from napari_cpnn.cli.doctor import add_doctor_command
 from napari_cpnn.cli.encoders import add_encoders_command
 from napari_cpnn.cli.evaluation import add_evaluation_commands
 from napari_cpnn.cli.exporting import add_export_command
+from napari_cpnn.cli.genes import add_genes_command
 from napari_cpnn.cli.nuclei import add_nuclei_command
 from napari_cpnn.cli.options import Command
 from napari_cpnn.cli.parser import Parser, UsageError, complete_parser, completion, versions
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add_cohort_command(command)
     add_doctor_command(command)
     add_export_command(command)
+    add_genes_command(command)
     add_nuclei_command(command)
     add_regions_command(command)
     add_signatures_command(command)

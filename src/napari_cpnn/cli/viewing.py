@@ -59,8 +59,14 @@ def add_viewing_commands(command: AddCommand) -> None:
     add_overwrite(sub)
     add_settings(sub, MappingSettings)
 
-    sub = command("fetch", _fetch, "download the real sample data set (HER2+ breast cancer ST), or HGNC's gene names")
-    sub.add_argument("dataset", choices=["her2st", "hgnc"], help="hgnc: all aliases of genes, newer than the packaged")
+    sub = command(
+        "fetch", _fetch, "download the real sample data set (HER2+ breast cancer ST), HGNC's gene names, or orthologues"
+    )
+    sub.add_argument(
+        "dataset",
+        choices=["her2st", "hgnc", "orthologues"],
+        help="hgnc: all aliases of genes, newer than the packaged; orthologues: mouse and human genes (MGI)",
+    )
     sub.add_argument("--to", "--out", type=Path, help="folder (default: the user's cache)")
     sub.add_argument(
         "--from",
@@ -68,10 +74,10 @@ def add_viewing_commands(command: AddCommand) -> None:
         dest="mirror",
         metavar="FOLDER",
         type=Path,
-        help="take the files from a local copy instead of the network (default: NAPARI_CPNN_DATA); for hgnc, the file "
-        "hgnc_complete_set.txt",
+        help="take the files from a local copy instead of the network (default: NAPARI_CPNN_DATA); for hgnc and "
+        "orthologues, the file",
     )
-    sub.add_argument("--sha256", help="hgnc: checksum that the file must have")
+    sub.add_argument("--sha256", help="hgnc, orthologues: checksum that the file must have")
     add_quiet(sub)
 
     sub = command("predict", _predict, "map a whole slide without opening a window")
@@ -166,11 +172,19 @@ def _demo(args: argparse.Namespace) -> Facts:
 
 
 def _fetch(args: argparse.Namespace) -> Facts:
+    if args.dataset != "her2st" and args.to is not None:
+        raise CpnnError("The names of genes are kept in the user's cache; leave out --to.")
+    if args.dataset == "orthologues":
+        from napari_cpnn.counts import fetch_orthologues, read_orthologues
+
+        path = fetch_orthologues(args.mirror, args.sha256)
+        print(path)
+        found = read_orthologues(path)
+        args.console.note(f"{len(found.pairs):,} pairs of genes; {found.n_ambiguous:,} genes have several partners")
+        return {"n_pairs": len(found.pairs), "n_ambiguous": found.n_ambiguous, "written": [path]}
     if args.dataset == "hgnc":
         from napari_cpnn.counts import fetch_hgnc, load_aliases
 
-        if args.to is not None:
-            raise CpnnError("The names of genes are kept in the user's cache; leave out --to.")
         path = fetch_hgnc(args.mirror, args.sha256)
         print(path)
         known = load_aliases()
