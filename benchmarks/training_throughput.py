@@ -43,8 +43,7 @@ class BareLoop:
 
         from napari_cpnn.models import build_model, choose_device, choose_precision
         from napari_cpnn.training.data import SpotDataModule, check_samples, inputs_for, prepare
-        from napari_cpnn.training.fit.module import CpnnTraining
-        from napari_cpnn.training.fit.optimisation import adamw
+        from napari_cpnn.training.fit import CpnnTraining, adamw
 
         inputs = inputs_for(settings)
         data = prepare(check_samples(samples, settings), prototypes, settings, folder)
