@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.evaluation.metrics import mean_correlations, partial_pearson, partial_spearman, pearson, spearman
+from napari_cpnn.evaluation.metrics import (
+    column_ranks,
+    mean_correlations,
+    partial_pearson,
+    partial_spearman,
+    pearson,
+    spearman,
+)
 
 
 @pytest.fixture
@@ -126,3 +133,21 @@ def test_partial_correlation_needs_three_spots_and_a_number_for_each():
     for covariate in ([1.0, 2.0], [1.0, 2.0, np.nan]):
         with pytest.raises(TrainingError, match="one number per spot"):
             partial_pearson(np.ones((3, 2)), np.ones((3, 2)), covariate)
+
+
+def test_ranks_are_those_of_scipy_with_and_without_ties(tables):
+    predicted, measured = (table.copy() for table in tables)
+    predicted[3, 5], measured[:, 7] = np.nan, 1.0
+    for table in (predicted, measured):
+        wanted = stats.rankdata(table, axis=0)
+        wanted[:, ~np.isfinite(table).all(axis=0)] = np.nan
+        np.testing.assert_array_equal(column_ranks(table), wanted)
+
+
+def test_ranks_that_are_known_change_no_mean(tables):
+    predicted, measured = tables
+    measured = measured.copy()
+    measured[:, 11] = 0.0
+    known = mean_correlations(predicted, measured, column_ranks(measured))
+    assert known == mean_correlations(predicted, measured)
+    assert known["n_genes"] == 2099

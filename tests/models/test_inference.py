@@ -50,6 +50,16 @@ def test_the_fused_copy_predicts_the_same(
     assert ready.decoder().genes == lively.genes
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build of torch without oneDNN")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_convolutions_are_found_in_a_prediction_too(dtype: torch.dtype) -> None:
+    fused.has_fused_convolution.cache_clear()
+    outside = fused.has_fused_convolution(dtype)
+    fused.has_fused_convolution.cache_clear()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert fused.has_fused_convolution(dtype) == outside
+
+
 def test_bfloat16_is_as_near_as_autocast(lively: CPNN, rng: np.random.Generator) -> None:
     images = lively.normalize(rng.integers(0, 256, (9, 64, 64, 3), dtype=np.uint8))
     ready = fuse_for_inference(lively, bfloat16=True)

@@ -133,3 +133,39 @@ def test_a_weight_of_a_constant_gene_counts_for_nothing(spots: tuple[torch.Tenso
     nothing.backward()
     assert nothing.item() == 0
     assert torch.isfinite(predicted.grad).all()
+
+
+def plain_pcc_loss(p: torch.Tensor, m: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """The definition, group by group and gene by gene, differentiated by autograd."""
+    total = p.new_zeros(())
+    for group in groups.unique():
+        mine = groups == group
+        losses, counts = [], []
+        for g in range(p.shape[1]):
+            x, y = p[mine, g] - p[mine, g].mean(), m[mine, g] - m[mine, g].mean()
+            if m[mine, g].std() > 0:
+                losses.append(weights[g] * (1 - (x @ y) / (x.norm() * y.norm())))
+                counts.append(weights[g])
+        total = total + mine.sum() * torch.stack(losses).sum() / torch.stack(counts).sum()
+    return total / len(p)
+
+
+@pytest.mark.parametrize("order", ["one after the other", "mixed"])
+@pytest.mark.parametrize("block", [2**18, 40])
+def test_the_loss_over_groups_and_its_gradients_against_the_definition(
+    order: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_cpnn.models.losses._BLOCK", block)
+    groups = torch.tensor([0] * 9 + [3] * 6 + [1] * 5)
+    groups = groups if order != "mixed" else groups[torch.randperm(20)]
+    leaves = [torch.randn(20, 7, dtype=torch.float64) for _ in range(2)] + [torch.rand(7, dtype=torch.float64) + 0.1]
+    leaves[1][groups == 3, 4] = 2.0  # constant in one group
+    inputs, others = ([leaf.clone().requires_grad_() for leaf in leaves] for _ in range(2))
+    loss, expected = pcc_loss(*inputs, groups), plain_pcc_loss(*others, groups)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+    for got, want in zip(torch.autograd.grad(3 * loss, inputs), torch.autograd.grad(3 * expected, others), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda *args: pcc_loss(*args, groups), inputs)
+    single = pcc_loss(*(leaf.float() for leaf in leaves), groups)
+    assert single.dtype == torch.float32
+    assert single.item() == pytest.approx(expected.item(), abs=1e-6)

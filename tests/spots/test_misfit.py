@@ -153,3 +153,26 @@ def test_the_tissue_is_looked_for_once(slide: Slide, right: AnnData, monkeypatch
     check_fit(slide, right)
     monkeypatch.setattr("napari_cpnn.slides.find_tissue", None)
     check_fit(slide, right)
+
+
+def test_a_fit_is_remembered_beyond_the_process_and_a_misfit_is_found_again(slide, right, monkeypatch, tmp_path):
+    monkeypatch.setenv("NAPARI_CPNN_CACHE", str(tmp_path))
+    looks = []
+    monkeypatch.setattr(misfit, "check_fit", lambda *pair: looks.append(1) or check_fit(*pair))
+
+    def another_process(spots: AnnData) -> list[str]:
+        misfit._problems.clear()
+        return said_by(lambda: misfit.warn_of_misfit(slide, spots))
+
+    for _ in range(2):
+        assert another_process(right) == []
+    assert len(looks) == 1
+    wrong = moved(right, WRONG["um"][0])
+    assert another_process(wrong) == another_process(wrong) != []
+    assert len(looks) == 3
+    monkeypatch.setattr(misfit, "_MOST_FITS", 1)
+    shifted = moved(right, lambda p: p + 1)
+    assert another_process(shifted) == []
+    assert len(list((tmp_path / "fits").iterdir())) == 1
+    assert another_process(right) == []
+    assert len(looks) == 5

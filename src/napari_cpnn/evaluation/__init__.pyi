@@ -9,6 +9,7 @@ from .marking import MarkedGenes as MarkedGenes
 from .marking import mark_section as mark_section
 from .measured_cells import compare_cells as compare_cells
 from .metrics import Summary as Summary
+from .metrics import column_ranks as column_ranks
 from .metrics import mean_correlations as mean_correlations
 from .metrics import partial_pearson as partial_pearson
 from .metrics import partial_spearman as partial_spearman

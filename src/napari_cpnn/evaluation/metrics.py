@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from napari_cpnn.arrays import FloatArray
+from napari_cpnn.arrays import Float32Array, FloatArray
 from napari_cpnn.errors import TrainingError
 
 #: Genes per block; blocks keep the float64 copies small compared to the expression of a whole slide.
@@ -45,7 +45,7 @@ def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> FloatArray:
     """Spearman correlation per column: :func:`pearson` of the ranks, with average ranks for ties."""
-    return _by_blocks(a, b, lambda x, y: _pearson(_ranks(x), _ranks(y)))
+    return _by_blocks(a, b, lambda x, y: _of_ranks(_ranks(x), _ranks(y)))
 
 
 def partial_pearson(a: npt.ArrayLike, b: npt.ArrayLike, covariate: npt.ArrayLike) -> FloatArray:
@@ -130,16 +130,50 @@ def _unit(columns: FloatArray) -> FloatArray:
     return centred
 
 
-def _ranks(columns: FloatArray) -> FloatArray:
-    ranks = np.asarray(rankdata(columns, axis=0), dtype=np.float64)
-    # rankdata ranks NaN and infinity like other numbers; such columns have no correlation.
-    ranks[:, ~np.isfinite(columns).all(axis=0)] = np.nan
+def _of_ranks(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Pearson correlation of ranks, whose mean is known and whose squares cannot overflow; NaN if all are the same."""
+    x, y = a - (len(a) + 1) / 2, b - (len(b) + 1) / 2
+    squares = np.einsum("ng,ng->g", x, x) * np.einsum("ng,ng->g", y, y)
+    with np.errstate(invalid="ignore"):  # 0 / 0
+        return np.asarray(np.clip(np.einsum("ng,ng->g", x, y) / np.sqrt(squares), -1.0, 1.0))
+
+
+def _ranks(columns: npt.NDArray[np.floating]) -> FloatArray:
+    """Ranks within each column, from 1, averaged for ties; NaN for columns that are not finite."""
+    values = np.ascontiguousarray(columns.T)  # faster to sort
+    order = np.argsort(values, axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    ranks = np.empty(values.shape)
+    if not tied.all():
+        # Predictions hardly ever have ties; then the ranks are the order itself.
+        np.put_along_axis(ranks, order, np.arange(1.0, values.shape[1] + 1)[None], axis=1)
+    if tied.any():
+        ranks[tied] = rankdata(values[tied], axis=1)
+    ranks[~np.isfinite(values).all(axis=1)] = np.nan
+    return ranks.T
+
+
+def column_ranks(columns: npt.ArrayLike) -> Float32Array:
+    """Ranks of each column of ``(N, G)``, averaged for ties; NaN for columns that are not finite. Exact in float32."""
+    table = np.asarray(columns)
+    ranks = np.empty(table.shape, dtype=np.float32)
+    for start in range(0, table.shape[1], _BLOCK):
+        ranks[:, start : start + _BLOCK] = _ranks(table[:, start : start + _BLOCK])
     return ranks
 
 
-def mean_correlations(predicted: npt.ArrayLike, measured: npt.ArrayLike) -> Summary:
-    """Mean PCC and SCC over the genes ``(N, G)`` that vary in both tables; NaN if there are none."""
-    return summarise_values(pearson(predicted, measured), spearman(predicted, measured))
+def mean_correlations(
+    predicted: npt.ArrayLike, measured: npt.ArrayLike, measured_ranks: npt.ArrayLike | None = None
+) -> Summary:
+    """Mean PCC and SCC over the genes ``(N, G)`` that vary in both tables; NaN if there are none.
+
+    ``measured_ranks`` are :func:`column_ranks` of measurements that many predictions are compared with.
+    """
+    if measured_ranks is None:
+        return summarise_values(pearson(predicted, measured), spearman(predicted, measured))
+    scc = _by_blocks(predicted, measured_ranks, lambda x, ranks: _of_ranks(_ranks(x), ranks))
+    return summarise_values(pearson(predicted, measured), scc)
 
 
 def summarise_values(pcc: npt.ArrayLike, scc: npt.ArrayLike) -> Summary:

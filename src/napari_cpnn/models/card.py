@@ -188,6 +188,8 @@ def _triple(values: Any) -> tuple[float, float, float]:
 
 def plain(value: Any) -> Any:
     """Convert ``value`` to plain JSON types; non-finite numbers become ``None``."""
+    if type(value) in (str, int, bool):  # nearly all values of a card
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

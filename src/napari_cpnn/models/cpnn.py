@@ -29,7 +29,7 @@ from napari_cpnn.models.card import ModelSpec
 from napari_cpnn.models.chunks import in_chunks
 from napari_cpnn.models.decoder import Decoder
 from napari_cpnn.models.domain import Domain
-from napari_cpnn.models.heads import LinearHead, PrototypeHead, ViewHead
+from napari_cpnn.models.heads import Coefficients, LinearHead, PrototypeHead, ViewHead
 from napari_cpnn.models.prediction import Prediction
 from napari_cpnn.models.provenance import has_seen, model_title, trained_on
 from napari_cpnn.models.triplex import Surroundings, turned
@@ -280,8 +280,30 @@ class CPNN(nn.Module):
             return in_chunks(function, images, self.encode(surroundings))
         return in_chunks(function, *inputs)
 
-    def decode(self, weights: Tensor, programs: Tensor, genes: Sequence[str] | None = None) -> Tensor:
+    def loadings(self, coefficients: Coefficients | None = None) -> tuple[Tensor, Tensor]:
+        """Loadings of the genes on weights and programs, ``(C + R, G)``, and offsets ``(G,)``, before calibration.
+
+        Parameters
+        ----------
+        coefficients
+            Those of the head, if they are known already.
+        """
+        prototypes, alpha, beta, program_genes = self.head.coefficients() if coefficients is None else coefficients
+        return torch.cat([alpha * prototypes, program_genes]) if len(prototypes) else program_genes, beta
+
+    def decode(
+        self,
+        weights: Tensor,
+        programs: Tensor,
+        genes: Sequence[str] | None = None,
+        loadings: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Decode weights and programs to expression ``(N, G)`` in float32, for all or selected genes.
+
+        Parameters
+        ----------
+        loadings
+            :meth:`loadings`, to decode several times with the same ones.
 
         Raises
         ------
@@ -289,18 +311,16 @@ class CPNN(nn.Module):
             If a gene is unknown to the model.
         """
         with torch.autocast(weights.device.type, enabled=False):
-            prototypes, alpha, beta, program_genes = self.head.coefficients()
+            parts = torch.cat([_precise(weights), _precise(programs)], dim=1)
+            matrix, offset = self.loadings() if loadings is None else loadings
             scale, shift = self.scale, self.shift
             total: Tensor | None = None
             if self.spec.scale == "count":
-                of_types, of_programs = prototypes @ (scale * alpha), program_genes @ scale
-                total = _precise(weights) @ of_types + _precise(programs) @ of_programs + (scale * beta + shift).sum()
+                total = parts @ (matrix @ scale) + (scale * offset + shift).sum()
             if genes is not None:
                 index = torch.from_numpy(require_genes(self.genes, genes, "The model")).to(scale.device)
-                prototypes, program_genes = prototypes[:, index], program_genes[:, index]
-                alpha, beta, scale, shift = alpha[index], beta[index], scale[index], shift[index]
-            expression = alpha * (_precise(weights) @ prototypes) + _precise(programs) @ program_genes + beta
-            expression = scale * expression + shift
+                matrix, offset, scale, shift = matrix[:, index], offset[index], scale[index], shift[index]
+            expression = torch.addcmul(shift, torch.addmm(offset, parts, matrix), scale)
             return expression if total is None else (1e4 * expression / total[:, None]).log1p()
 
     def normalize(self, images: Tensor | npt.NDArray[np.uint8]) -> Tensor:

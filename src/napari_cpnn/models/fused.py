@@ -191,7 +191,8 @@ def has_fused_convolution(dtype: torch.dtype) -> bool:
     sums = maps.flip(1).contiguous(memory_format=torch.channels_last)
     rest = (0, 0), (1, 1), (1, 1), 1
     try:
-        with torch.inference_mode():
+        # Under the autocast of a prediction, the reference would be rounded, and the comparison refused.
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             expected = nn.functional.conv2d(maps.float(), weight.float(), bias)
             one = torch.ops.mkldnn._convolution_pointwise(maps, weight, bias, *rest, "relu", [], "")  # noqa: SLF001
             two = torch.ops.mkldnn._convolution_pointwise_.binary(

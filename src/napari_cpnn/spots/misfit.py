@@ -1,20 +1,25 @@
 """Warn if spots do not lie on the tissue of their slide, using :func:`~napari_cpnn.spots.check_fit`.
 
-The warning is issued once per slide and spots; a check made while reading or in a dock is recorded in the spots.
+The warning is issued once per slide and spots; a check made while reading or in a dock is recorded in the spots. That
+spots of a file fit is remembered in the user's cache, since looking at a large JPEG takes seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_cpnn._version import __version__
 from napari_cpnn.errors import CpnnError, CpnnWarning
 from napari_cpnn.spots.fit import check_fit
+from napari_cpnn.storage import KEY, folder_of, key_of, touch_kept
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Number of slide-and-spots pairs that are remembered, enough for all folds of a cross-validation.
 _KEPT = 256
+
+#: Number of fits that are remembered in the user's cache, as empty folders.
+_MOST_FITS = 4096
 
 _problems: OrderedDict[str, str] = OrderedDict()
 _lock = threading.Lock()
@@ -71,12 +79,33 @@ def _problem(slide: Slide, spots: AnnData, key: str) -> str:
     with _lock:
         problem = _problems.pop(key, None)
     if problem is None:
-        try:
-            problem = check_fit(slide, spots).problem
-        except CpnnError:
+        kept = None if slide.path is None else folder_of("fits") / key_of([key, __version__])
+        if kept is not None and kept.is_dir():
+            touch_kept(kept)
             problem = ""
+        else:
+            problem = _found_problem(slide, spots, kept)
     with _lock:
         _problems[key] = problem
         while len(_problems) > _KEPT:
             _problems.popitem(last=False)
     return problem
+
+
+def _found_problem(slide: Slide, spots: AnnData, kept: Path | None) -> str:
+    try:
+        problem = check_fit(slide, spots).problem
+    except CpnnError:
+        return ""
+    if kept is not None and not problem:
+        with contextlib.suppress(OSError):
+            kept.mkdir(parents=True, exist_ok=True)  # the entry says all by being there
+            _forget_old(kept.parent)
+    return problem
+
+
+def _forget_old(folder: Path) -> None:
+    """Delete the fits that were used least recently, beyond `_MOST_FITS`."""
+    used = {path: path.stat().st_mtime for path in folder.iterdir() if KEY.fullmatch(path.name)}
+    for path in sorted(used, key=used.__getitem__)[:-_MOST_FITS]:
+        path.rmdir()

@@ -4,6 +4,7 @@ from .array_files import find_array as find_array
 from .array_files import keep_array as keep_array
 from .array_files import write_array as write_array
 from .array_files import writing as writing
+from .caches import KEY as KEY
 from .caches import cache_folder as cache_folder
 from .caches import folder_of as folder_of
 from .caches import key_of as key_of

@@ -80,6 +80,21 @@ def test_a_second_run_reads_no_slide_and_learns_the_same(run, settings):
     assert counts == {"cut": 0, "seen": 0}
 
 
+@pytest.mark.parametrize(("symmetries", "of_held_out"), [(False, 1), (True, 8)])
+def test_a_slide_that_is_held_out_is_looked_at_as_it_lies(world, settings, tmp_path, looked, symmetries, of_held_out):
+    """Other symmetries of its patches are needed only if predictions are averaged over them."""
+    samples = [world.sample(number, rows=5, cols=6) for number in (1, 2)]
+    settings = settings.replace(validation="slide2", symmetries=symmetries)
+    model = fit.train(samples, world.prototypes, settings, out=tmp_path / "run", progress=False)
+    assert looked["seen"] == (8 + of_held_out) * 30
+    assert np.isfinite(model.provenance["metrics"]["held_out"]["pcc_mean"])
+    looked.update(seen=0)
+    # Trained on, it is seen in the ones that are missing.
+    settings = settings.replace(validation="slide1")
+    fit.train(samples, world.prototypes, settings, out=tmp_path / "other", progress=False)
+    assert looked["seen"] == (8 - of_held_out) * 30
+
+
 @pytest.mark.parametrize("change", ["encoder version", "patch", "places", "symmetries", "slide", "pixel size"])
 def test_features_of_anything_else_are_not_taken(run, world, settings, weights, change):
     run(settings)

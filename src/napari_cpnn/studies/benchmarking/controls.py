@@ -9,7 +9,8 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from napari_cpnn.arrays import Float32Array, FloatArray, IntArray
-from napari_cpnn.studies.benchmarking.scores import CORRELATIONS, Measured, column_ranks, correlations
+from napari_cpnn.evaluation import column_ranks
+from napari_cpnn.studies.benchmarking.scores import CORRELATIONS, Measured, correlations
 from napari_cpnn.studies.benchmarking.sections import Aligned
 
 SHIFTED, OTHER_SECTION = "shifted", "other section"

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from napari_cpnn.arrays import BoolArray, Float32Array, FloatArray
 from napari_cpnn.errors import CpnnWarning, TrainingError
-from napari_cpnn.evaluation import morans_i, noise_ceilings, partial_pearson, pearson, spearman
+from napari_cpnn.evaluation import column_ranks, morans_i, noise_ceilings, partial_pearson, pearson, spearman
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.spots import array_coordinates, fit_array
 from napari_cpnn.studies.benchmarking.sections import Aligned
@@ -130,16 +130,6 @@ def pearson_residuals(counts: npt.ArrayLike, totals: FloatArray, theta: float = 
         z = np.divide(table[:, block] - mu, spread, out=np.zeros_like(mu), where=spread > 0)
         result[:, block] = np.clip(z, -limit, limit)
     return result
-
-
-def column_ranks(columns: Float32Array | FloatArray) -> Float32Array:
-    """Ranks of each column ``(n, G)``, averaged for ties; NaN for columns that are not finite."""
-    ranks = np.empty(columns.shape, dtype=np.float32)
-    for start in range(0, columns.shape[1], _BLOCK):
-        block = slice(start, start + _BLOCK)
-        ranks[:, block] = rankdata(columns[:, block], axis=0)
-    ranks[:, ~np.isfinite(columns).all(axis=0)] = np.nan
-    return ranks
 
 
 def moran_of(aligned: Aligned, values: Float32Array | FloatArray) -> FloatArray:

@@ -63,6 +63,8 @@ class Section:
         ``(n,)`` bool, false where a patch cannot be read.
     chosen
         Indices of the patches used in the run, in its order.
+    learns
+        Whether any of them is trained on.
     """
 
     slide: Slide
@@ -70,6 +72,7 @@ class Section:
     images: PatchArray
     ok: npt.NDArray[np.bool_]
     chosen: IntArray
+    learns: bool = True
 
 
 class FeatureCache:
@@ -78,7 +81,7 @@ class FeatureCache:
     Attributes
     ----------
     n_views
-        Number of required symmetries of the patch.
+        Number of required symmetries of the patch, on the slides that are trained on.
     row_shape, dtype
         Shape and type of the features of one patch.
 
@@ -86,7 +89,7 @@ class FeatureCache:
     ----------
     settings
         Patch, backbone, precision, and the required symmetries: all eight if used in training or at test time, else
-        one.
+        one. Those of training are not needed of a slide that is held out.
     scratch
         Temporary folder of the run, for features that are not kept.
     network
@@ -95,6 +98,7 @@ class FeatureCache:
 
     def __init__(self, settings: TrainingSettings, scratch: Path, network: nn.Module) -> None:
         self.n_views = 8 if settings.augment or settings.symmetries else 1
+        self._n_held_out_views = 8 if settings.symmetries else 1
         backbone = backbone_of(network)
         self.row_shape, self.dtype = backbone.patch_row(settings.patch.size_px)
         self._scratch = scratch
@@ -105,10 +109,13 @@ class FeatureCache:
         arithmetic = [device.type, choose_precision(device, settings.precision)]
         self._facts = [encoder_fingerprint(backbone.network), info.mean, info.std, *arithmetic, __version__]
 
-    def n_missing(self, slide: Slide, centers_um: FloatArray) -> int:
-        """Number of symmetries of which features are not cached; damaged files are detected later, on reading."""
+    def n_missing(self, slide: Slide, centers_um: FloatArray, learns: bool = True) -> int:
+        """Number of required symmetries of which features are not cached; damaged files are detected on reading."""
         folder = self._folder / self._key(slide, centers_um)
-        return sum(not any(folder.glob(f"{view:05d}-*.npy")) for view in range(self.n_views))
+        return sum(not any(folder.glob(f"{view:05d}-*.npy")) for view in range(self._views_of(learns)))
+
+    def _views_of(self, learns: bool) -> int:
+        return self.n_views if learns else self._n_held_out_views
 
     def read(self, section: Section, view: int, look: Look) -> Features:
         """Features ``(n, ...)`` of all places of a section in one symmetry; missing ones are computed.
@@ -129,9 +136,12 @@ class FeatureCache:
         return write_array(self._scratch / name, view, values)
 
     def collect(self, sections: Sequence[Section], look: Look, progress: Reporting = False) -> Features:
-        """Features of the chosen patches of all sections, memory-mapped: ``(n_views, N, ...)``; see :meth:`read`."""
+        """Features of the chosen patches of all sections, memory-mapped: ``(n_views, N, ...)``; see :meth:`read`.
+
+        They are NaN in symmetries that are not required of a section.
+        """
         path = self._scratch / "features.raw"
-        wanted = sum(self.n_missing(s.slide, s.centers_um) * len(s.centers_um) for s in sections)
+        wanted = sum(self.n_missing(s.slide, s.centers_um, s.learns) * len(s.centers_um) for s in sections)
         with (
             path.open("wb") as file,
             counting(progress, "computing features", wanted, "patch") as count,
@@ -143,7 +153,10 @@ class FeatureCache:
 
             for view in range(self.n_views):
                 for section in sections:
-                    append_to(file, self.read(section, view, look_and_tell)[section.chosen])
+                    if view < self._views_of(section.learns):
+                        append_to(file, self.read(section, view, look_and_tell)[section.chosen])
+                    else:
+                        append_to(file, np.full((len(section.chosen), *self.row_shape), np.nan, dtype=self.dtype))
         shape = (self.n_views, sum(len(section.chosen) for section in sections), *self.row_shape)
         return np.memmap(path, dtype=self.dtype, mode="r", shape=shape)
 

@@ -161,14 +161,18 @@ def _sections(
     """Patches of each slide, and for each slide the indices of used spots with readable patches."""
     places = [_in_strips(part.centers_um, spec) for part in parts]
     centers = [part.centers_um[place] for part, place in zip(parts, places, strict=True)]
-    later = [known is not None and not known.n_missing(part.slide, at) for part, at in zip(parts, centers, strict=True)]
+    learns = [bool(part.train.any()) for part in parts]
+    later = [
+        known is not None and not known.n_missing(part.slide, at, learn)
+        for part, at, learn in zip(parts, centers, learns, strict=True)
+    ]
     wanted = sum(
         cache.missing(part.slide, at, spec) for part, at, late in zip(parts, centers, later, strict=True) if not late
     )
     cache.require_space(wanted * 3 * spec.size_px**2)
     sections, rows = [], []
     with counting(progress, "cutting patches", wanted, "spot") as count:
-        for part, place, at, late in zip(parts, places, centers, later, strict=True):
+        for part, place, at, late, learn in zip(parts, places, centers, later, learns, strict=True):
             ok = np.ones(len(at), dtype=bool)
             chunks: Sequence[npt.NDArray[np.uint8] | LaterPatches]
             if late:
@@ -177,7 +181,7 @@ def _sections(
                 chunks, ok = cache.read(part.slide, at, spec, count)
             use = part.use[place]
             _report_failures(part.slide, use, ok)
-            sections.append(Section(part.slide, at, PatchArray(chunks), ok, np.flatnonzero(use & ok)))
+            sections.append(Section(part.slide, at, PatchArray(chunks), ok, np.flatnonzero(use & ok), learn))
             rows.append(place[use & ok])
     return sections, rows
 

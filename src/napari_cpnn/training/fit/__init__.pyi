@@ -4,7 +4,7 @@ from .domain import calibrated as calibrated
 from .fit import train as train
 from .module import VIEWS as VIEWS
 from .module import CpnnTraining as CpnnTraining
-from .optimisation import parameter_groups as parameter_groups
+from .optimisation import adamw as adamw
 from .processes import is_first_process as is_first_process
 from .resume import FREE as FREE
 from .run_folder import RUN_FILES as RUN_FILES

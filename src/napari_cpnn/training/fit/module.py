@@ -11,12 +11,13 @@ import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningModule
 
+from napari_cpnn.arrays import Float32Array
 from napari_cpnn.errors import TrainingError
-from napari_cpnn.evaluation import Summary, mean_correlations
+from napari_cpnn.evaluation import Summary, column_ranks, mean_correlations
 from napari_cpnn.models import CPNN, LinearHead, composition_penalty, mse_loss, pcc_loss, prototype_penalty
 from napari_cpnn.settings import TrainingSettings
 from napari_cpnn.training.data import Batch, Inputs
-from napari_cpnn.training.fit.optimisation import WeightAverage, parameter_groups, schedule
+from napari_cpnn.training.fit.optimisation import WeightAverage, adamw, schedule
 from napari_cpnn.training.fit.resume import load_optimizer, optimizer_tensors
 
 #: Views of TRIPLEX with their own head in training, named as terms of the loss.
@@ -71,8 +72,10 @@ class CpnnTraining(LightningModule):
         self._bfloat16 = precision == "bfloat16"
         self._sums: dict[str, torch.Tensor] = {}
         self._n = 0
-        self._predicted: list[np.ndarray[Any, Any]] = []
-        self._measured: list[np.ndarray[Any, Any]] = []
+        self._predicted: list[Float32Array] = []
+        self._measured: list[Float32Array] = []
+        #: Measurements of all held-out spots and their ranks, which are the same in each epoch.
+        self._truth: tuple[Float32Array, Float32Array] | None = None
 
     @property
     def chosen_model(self) -> CPNN:
@@ -116,26 +119,32 @@ class CpnnTraining(LightningModule):
         """The weighted terms of the loss on one batch, all float32."""
         fused, *views = self._views(self.model, batch)
         weights, programs = self.model.head_outputs(fused)
-        predicted = self.model.decode(weights, programs)
+        # The views of TRIPLEX and the prototype penalty need the same coefficients.
+        coefficients = self.model.head.coefficients()
+        loadings = self.model.loadings(coefficients)
+        predicted = self.model.decode(weights, programs, loadings=loadings)
         measured, slides = batch["targets"], batch["slide"]
         terms = {"expression": self._expression_loss(predicted, measured, slides)}
         for name, head, features in zip(VIEWS, self.model.view_heads, views, strict=False):  # empty for most backbones
-            of_view = self.decode_view(head, features)
+            of_view = self.decode_view(head, features, loadings)
             from_measured = self._expression_loss(of_view, measured, slides)
             from_fused = self._expression_loss(of_view, predicted.detach(), slides)
             terms[name] = FROM_MEASURED * from_measured + FROM_FUSED * from_fused
         if self.settings.prototype_weight > 0 and self.settings.prototype_mode == "learned" and self.model.cell_types:
-            moved = prototype_penalty(self.model.prototypes, self.initial_prototypes)
+            moved = prototype_penalty(coefficients[0], self.initial_prototypes)
             terms["prototypes"] = self.settings.prototype_weight * moved
         if self.settings.composition_weight > 0 and self.model.cell_types:
             terms["composition"] = self.settings.composition_weight * self._composition_loss(weights, batch)
         return terms
 
-    def decode_view(self, head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+    def decode_view(
+        self, head: torch.nn.Module, features: torch.Tensor, loadings: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
         """Decode a view to expression ``(N, G)``: by the shared prototypes, or by its own linear layer."""
         if isinstance(head, LinearHead):
             return features @ head.program_genes + head.bias
-        return self.model.decode(*head(features))
+        weights, programs = head(features)
+        return self.model.decode(weights, programs, loadings=loadings)
 
     def _expression_loss(self, predicted: torch.Tensor, measured: torch.Tensor, slides: torch.Tensor) -> torch.Tensor:
         if self.settings.loss == "mse":
@@ -156,11 +165,7 @@ class CpnnTraining(LightningModule):
         self, predicted: torch.Tensor, measured: torch.Tensor, slides: torch.Tensor, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """One minus the mean PCC of the columns over the spots of each slide, or over all."""
-        if self.settings.correlation == "batch":
-            return pcc_loss(predicted, measured, weights)
-        members = [torch.nonzero(slides == slide).ravel().to(self.device) for slide in torch.unique(slides)]
-        losses = torch.stack([pcc_loss(predicted[m], measured[m], weights) * len(m) for m in members])
-        return losses.sum() / len(slides)
+        return pcc_loss(predicted, measured, weights, None if self.settings.correlation == "batch" else slides)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Move a batch to the device, except slide indices: reading them back would synchronise with the device."""
@@ -197,15 +202,19 @@ class CpnnTraining(LightningModule):
         model = self.chosen_model
         outputs = model.head_outputs(self._views(model, batch)[0])
         self._predicted.append(model.decode(*outputs).cpu().numpy())
-        self._measured.append(batch["targets"].cpu().numpy())
+        if self._truth is None:
+            self._measured.append(batch["targets"].cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:
-        self.held_out = mean_correlations(np.concatenate(self._predicted), np.concatenate(self._measured))
+        if self._truth is None:
+            measured = np.concatenate(self._measured)
+            self._truth = measured, column_ranks(measured)
+        self.held_out = mean_correlations(np.concatenate(self._predicted), *self._truth)
         self._predicted, self._measured = [], []
 
     def configure_optimizers(self) -> Any:
-        """AdamW with the rates of :func:`parameter_groups`; restores moments and step of a resumed run."""
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, self.settings))
+        """AdamW (:func:`~.optimisation.adamw`); restores moments and step of a resumed run."""
+        optimizer = adamw(self.model, self.settings)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         done = total // self.settings.max_epochs * self.current_epoch
         if self._moments is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import signal
 import sys
 import threading
@@ -25,6 +27,11 @@ EpochRow = dict[str, float]
 
 #: Interval in seconds of updating the loss on the progress bar.
 _SHOWN_SECONDS = 0.2
+
+#: States of epochs (and their models, if nothing is held out) are written at least this many seconds apart, and when
+#: the run ends or is interrupted. With a frozen network, writing takes as long as an epoch. A run that is killed
+#: repeats at most these seconds.
+_STATE_SECONDS = 5.0
 
 
 class Recorder(Callback):
@@ -52,6 +59,9 @@ class Recorder(Callback):
         self._interrupted = threading.Event()
         self._bar: tqdm[Any] | None = None
         self._started = self._shown = 0.0
+        self._held: RunState | None = None
+        self._model_is_held = False
+        self._written = -math.inf
 
     def restore(self, state: RunState) -> None:
         """Resume after the epochs of ``state``."""
@@ -131,11 +141,12 @@ class Recorder(Callback):
         epoch = self._module.current_epoch + 1
         row = self._row(epoch)
         self._history.append(row)
-        self._keep_if_best(epoch)
+        is_due = time.monotonic() - self._written >= _STATE_SECONDS
+        self._keep_if_best(epoch, is_due)
         self.folder.write_metrics(self._history)
         # The state is written last: if killed before, the epoch is repeated with the same result.
         state = self._state(epoch)
-        self.folder.write_state(state)
+        self._write_or_hold(state, is_due)
         if self._bar is not None:
             self._bar.set_description_str(f"{self._title()}, {_in_words(row)}", refresh=False)
             self._bar.close()
@@ -148,10 +159,25 @@ class Recorder(Callback):
                 self._interrupted.set()
         self._check_interrupt()
 
+    def _write_or_hold(self, state: RunState, is_due: bool) -> None:
+        """Write the state of an epoch, or hold a copy of it."""
+        if not is_due:
+            copies = {name: t.detach().to("cpu", copy=True) for name, t in state.tensors.items()}
+            self._held = dataclasses.replace(state, history=list(state.history), tensors=copies)
+            return
+        self.folder.write_state(state)
+        self._held, self._written = None, time.monotonic()
+
     def close(self) -> None:
-        """Plot the curves of all completed epochs."""
+        """Write what was held of the last complete epoch, and plot the curves of all."""
         if self._bar is not None:
             self._bar.close()
+        if self._held is not None:
+            if self._model_is_held:  # it may be some steps further by now
+                self._module.restore(self._held.tensors)
+                self.folder.write_model(self._module.chosen_model)
+            self.folder.write_state(self._held)
+            self._held = None
         if self._history:
             settings = self._module.settings
             held_out = f", held out: {self._held_out_name}" if self._held_out_name else ""
@@ -185,7 +211,7 @@ class Recorder(Callback):
             "seconds": time.perf_counter() - self._started,
         }
 
-    def _keep_if_best(self, epoch: int) -> None:
+    def _keep_if_best(self, epoch: int, is_due: bool) -> None:
         held_out = self._module.held_out
         score = held_out["pcc"] if self._held_out_name else float(epoch)
         # Constant predictions have no correlation; the first model is kept nevertheless.
@@ -195,7 +221,10 @@ class Recorder(Callback):
         model.provenance["epoch"] = epoch
         if self._held_out_name:
             model.provenance["metrics"] = {"held_out": scores_for_card(self._held_out_name, held_out)}
-        self.folder.write_model(model)
+        # If nothing is held out, each epoch is better than the one before, and its model is written with its state.
+        self._model_is_held = not self._held_out_name and not is_due
+        if not self._model_is_held:
+            self.folder.write_model(model)
         self._best, self.best_epoch = (score if np.isfinite(score) else -np.inf), epoch
 
     def _check_interrupt(self) -> None:

@@ -9,8 +9,8 @@
 ``model.safetensors``
     The best model so far; calibrated at the end.
 ``resume.safetensors``
-    State after the last epoch, to resume from (see :mod:`napari_cpnn.training.fit.resume`); deleted when the run is
-    finished.
+    State after an epoch, to resume from (see :mod:`napari_cpnn.training.fit.resume`): the last one, or for a few
+    seconds one before it; deleted when the run is finished.
 """
 
 from __future__ import annotations
