@@ -133,11 +133,41 @@ class Maps:
 
     def track_gene_switch_over_decoding(self) -> float:
         """Values of another gene on a map of 450 x 450 patches, over decoding them from the stored arrays each time."""
-        from gene_switch import decoding_each_time, large_map
+        from gene_switch import filled_map
 
-        cmap = large_map(450)
-        genes = iter(range(10_000))
+        cmap = filled_map(450)
+        weights, programs = cmap.weights, cmap.programs
+        genes = iter(cmap.genes)
         mine, its = fastest(
-            lambda: cmap.expression(f"GENE{next(genes)}"), lambda: decoding_each_time(cmap, f"GENE{next(genes)}")
+            lambda: cmap.expression(next(genes)), lambda: cmap.decoder.expression(weights, programs, [next(genes)])
         )
         return its / mine
+
+
+class Training:
+    """An epoch."""
+
+    unit = "times"
+    timeout = 900
+
+    def setup(self) -> None:
+        own_cache()
+
+    def track_epoch_over_bare_loop(self) -> float:
+        """Processor time of an epoch with a frozen network over that of a bare loop; less is better, the aim is 1.05."""
+        from common import sample_slide
+        from napari_cpnn.prototypes import Prototypes
+        from napari_cpnn.samples import sample_folder
+        from napari_cpnn.settings import TrainingSettings
+        from napari_cpnn.spots import open_sample
+        from training_throughput import compare
+
+        slide, spots = open_sample(sample_slide(), sample_folder() / "spots.h5ad")
+        prototypes = Prototypes.load(sample_folder() / "prototypes.h5ad")
+        with slide, tempfile.TemporaryDirectory() as folder:
+            settings = TrainingSettings(
+                backbone="squeezenet", weights="none", validation="none", batch_size=64, calibrate=False,
+                max_epochs=TURNS + 1, backbone_learning_rate=0.0, patch_cache=f"{folder}/patches",
+            )  # fmt: skip
+            _, best = compare([(slide, spots)], prototypes, settings, Path(folder) / "case")
+        return float(best[2] / best[3])
