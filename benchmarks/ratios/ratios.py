@@ -154,7 +154,7 @@ class Training:
         own_cache()
 
     def track_epoch_over_bare_loop(self) -> float:
-        """Processor time of an epoch with a frozen network over that of a bare loop; less is better, the aim is 1.05."""
+        """Processor time of an epoch with a frozen network over a bare loop; less is better, the aim is 1.05."""
         from common import sample_slide
         from napari_cpnn.prototypes import Prototypes
         from napari_cpnn.samples import sample_folder
