@@ -5,6 +5,7 @@ from .files import load_registration as load_registration
 from .files import read_landmarks as read_landmarks
 from .files import save_registration as save_registration
 from .files import to_ngff as to_ngff
+from .guess import guess_registration as guess_registration
 from .landmarks import fit_landmarks as fit_landmarks
 from .registration import KINDS as KINDS
 from .registration import Evidence as Evidence
