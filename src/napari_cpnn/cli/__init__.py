@@ -24,6 +24,7 @@ from napari_cpnn.cli.evaluation import add_evaluation_commands
 from napari_cpnn.cli.exporting import add_export_command
 from napari_cpnn.cli.nuclei import add_nuclei_command
 from napari_cpnn.cli.options import Command
+from napari_cpnn.cli.registering import add_register_command
 from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.signals import Ended
 from napari_cpnn.cli.signatures import add_signatures_command
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add_doctor_command(command)
     add_export_command(command)
     add_nuclei_command(command)
+    add_register_command(command)
     add_signatures_command(command)
     add_slide_level_commands(command)
     add_typed_commands(command)

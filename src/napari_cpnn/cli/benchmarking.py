@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.cli.files import refuse_existing
-from napari_cpnn.cli.options import AddCommand, add_overwrite, add_samples, add_settings, chosen_settings, open_samples
+from napari_cpnn.cli.options import (
+    AddCommand,
+    add_overwrite,
+    add_samples,
+    add_settings,
+    chosen_settings,
+    open_samples,
+    sample_paths,
+)
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import BenchmarkSettings
 from napari_cpnn.storage import require_separate
@@ -56,7 +64,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     given = dict(_named(text) for text in args.predictions)
     if len(given) < len(args.predictions):
         raise CpnnError("Two predictions have the same name; name them as in --predictions ours=model.safetensors.")
-    require_separate([args.out], [*given.values(), *args.slide, *args.spots, *(args.positions or [])])
+    require_separate([args.out], [*given.values(), *sample_paths(args)])
     refuse_existing(args.out, args.overwrite)
     predictions: dict[str, Any] = dict(given)
     if args.encoder_weights:

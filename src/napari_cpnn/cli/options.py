@@ -85,6 +85,13 @@ def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
         help="library to read if the spots hold several; once per slide, - where there is only one",
     )
     parser.add_argument(
+        "--registration",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="where the spots lie on the slide, as register writes it; once per slide, - where not needed",
+    )
+    parser.add_argument(
         "--mpp", action="append", help="um per pixel, or y,x; once, or once per slide (default: from file or spots)"
     )
 
@@ -121,10 +128,10 @@ def add_hierarchy(parser: argparse.ArgumentParser) -> None:
 
 def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
     """Open the samples selected with the options of :func:`add_samples`, one after the other."""
-    from napari_cpnn.spots import open_sample
+    from napari_cpnn.training.jobs import open_files
 
     for files in sample_files(args):
-        yield open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
+        yield open_files(files)
 
 
 def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
@@ -134,18 +141,26 @@ def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
     n = len(args.slide)
     positions = [None if str(path) == "-" else path for path in args.positions or [None] * n]
     libraries = [None if name == "-" else name for name in args.library or [None] * n]
+    registrations = [None if str(path) == "-" else path for path in args.registration or [None] * n]
     mpps = (args.mpp or [None]) * (n if len(args.mpp or [None]) == 1 else 1)
-    if not len(args.spots) == len(positions) == len(libraries) == len(mpps) == n:
+    if not len(args.spots) == len(positions) == len(libraries) == len(registrations) == len(mpps) == n:
         raise CpnnError(
-            f"Give --spots (and --positions, --library, --mpp where needed) once per --slide: there are {n} slides, "
-            f"{len(args.spots)} spot tables, {len(args.positions or [])} position tables, "
-            f"{len(args.library or [])} libraries."
+            f"Give --spots (and --positions, --library, --registration, --mpp where needed) once per --slide: there "
+            f"are {n} slides, {len(args.spots)} spot tables, {len(args.positions or [])} position tables, "
+            f"{len(args.library or [])} libraries, {len(args.registration or [])} registrations."
         )
     sizes = [pixel_size(mpp) for mpp in mpps]
     return [
-        SampleFiles(slide, spots, table, mpp, library=library)
-        for slide, spots, table, mpp, library in zip(args.slide, args.spots, positions, sizes, libraries, strict=True)
+        SampleFiles(slide, spots, table, mpp, library=library, registration=registration)
+        for slide, spots, table, mpp, library, registration in zip(
+            args.slide, args.spots, positions, sizes, libraries, registrations, strict=True
+        )
     ]
+
+
+def sample_paths(args: argparse.Namespace) -> list[Path]:
+    """Return the paths given with the options of :func:`add_samples`, which results must not replace."""
+    return [*args.slide, *args.spots, *(args.positions or []), *(args.registration or [])]
 
 
 def decimal(text: str) -> float:

@@ -187,6 +187,7 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
             **needed,
             "--positions": args.positions,
             "--library": args.library,
+            "--registration": args.registration,
             "--mpp": args.mpp,
         }.items()
         if value

@@ -7,6 +7,8 @@ from .files import save_registration as save_registration
 from .files import to_ngff as to_ngff
 from .guess import guess_registration as guess_registration
 from .landmarks import fit_landmarks as fit_landmarks
+from .moving import Moving as Moving
+from .moving import open_moving as open_moving
 from .registration import KINDS as KINDS
 from .registration import Evidence as Evidence
 from .registration import Kind as Kind
