@@ -132,10 +132,12 @@ class SpotsController:
 
     def moved_as_before(self, spots: AnnData, source: Path | None) -> AnnData:
         """Move spots as when they were last compared on this slide, unless they have been moved since."""
-        from napari_cpnn.spots import SpotFix, move_of
+        from napari_cpnn.spots import SpotFix, is_warped, move_of
 
         memory = self.state.memory
-        if memory is None or memory.move is None or memory.spots[:1] != (str(source),) or move_of(spots) is not None:
+        if memory is None or memory.move is None or memory.spots[:1] != (str(source),):
+            return spots
+        if move_of(spots) is not None or is_warped(spots):
             return spots
         if memory.library != (library_of(spots) or ""):
             return spots
@@ -176,7 +178,11 @@ class SpotsController:
         before = self.table
         if before is None:
             return
-        moved = fix.apply(before)
+        try:
+            moved = fix.apply(before)
+        except SpotsError as error:  # they were bent by a registration
+            self.tasks.fail(error)
+            return
 
         def undo() -> None:
             if self.table is moved:  # no other spots were opened meanwhile
