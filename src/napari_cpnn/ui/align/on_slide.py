@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _RING_PX, _LINE = 14.0, 0.2
 _MARK, _CHOSEN = "#E69F00", "#D55E00"
-_SPOT, _RIM = np.array([1.0, 1.0, 1.0, 0.15]), "#D55E00"
+_SPOT, _RIM = np.array([1.0, 1.0, 1.0, 0.25]), "#00A878"  # neither of the stains has this green
 _OPACITY = 0.5
 
 
@@ -89,7 +89,7 @@ class OnSlide:
             name="Aligned (preview)",
             face_color=_SPOT,
             border_color=_RIM,
-            border_width=0.1,
+            border_width=0.2,
             units=layer.units[-2:],
             antialiasing=0,
             metadata={OVERLAY_KEY: True},
