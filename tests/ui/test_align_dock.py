@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from functools import partial
 
 import numpy as np
@@ -15,11 +17,14 @@ from tests.ui.conftest import MPP, write_slide
 from drawn_tissue import UM, picture, similarity, spots_on, turned_picture
 from napari_cpnn import Slide
 from napari_cpnn.registration import fit_landmarks, load_registration, save_registration, warp_of
-from napari_cpnn.spots import move_of
+from napari_cpnn.spots import move_of, read_spots
 from napari_cpnn.ui.align.dock import Align
 from napari_cpnn.ui.compare.dock import Compare
+from napari_cpnn.ui.compare.spots_controller import SpotsController
 from napari_cpnn.ui.layers import TABLE_KEY, has_table, um_to_world
 from napari_cpnn.ui.layers.reader import read_slides
+from napari_cpnn.ui.sessions.script import Script
+from napari_cpnn.ui.viewer import ExploreState, memory_in
 
 #: Places on the tissue of the slide (um, y and x), where the spots really lie.
 TRUE = np.stack(np.meshgrid(np.arange(150, 600, 60), np.arange(150, 850, 60), indexing="ij"), axis=-1).reshape(-1, 2)
@@ -172,7 +177,7 @@ def test_applied_spots_are_those_of_compare_until_it_is_undone(opened, wait, qtb
     compare.shut_down()
 
 
-def test_a_thin_plate_bends_and_says_that_it_cannot_be_moved_on(opened, wait):
+def test_a_thin_plate_bends_and_says_that_it_cannot_be_moved_on(opened, wait, turned_spots):
     dock, controller = opened, opened.controller
     dock.kinds.setCurrentIndex(dock.kinds.findData("thin-plate"))
     dock.kinds.activated.emit(dock.kinds.currentIndex())
@@ -188,10 +193,31 @@ def test_a_thin_plate_bends_and_says_that_it_cannot_be_moved_on(opened, wait):
     np.testing.assert_allclose(table.obsm["spatial"][[0, 40]] * MPP, bent[[0, 40]][:, ::-1], atol=1e-6)
     assert warp_of(table).kind == "thin-plate"
     compare = Compare(dock.viewer)
-    wait(lambda: compare.controller.spots.table is table)
+    wait(lambda: compare.controller.spots.table is table and compare.controller.spots.fit is not None)
     compare.controller.spots.fix_by("1 0 5 0 1 5")
     wait(lambda: any("take that back before you move them" in said for said in dock.told))
     np.testing.assert_array_equal(compare.controller.spots.table.obsm["spatial"], table.obsm["spatial"])
+
+    # Remembered with the slide, as a session and its script have it; and taken back by reading the file again.
+    memory = memory_in(json.loads(json.dumps(dataclasses.asdict(dock.state.memory))))
+    assert memory.warp
+    again = SpotsController(ExploreState(), lambda work, done, failed: done(work()), pytest.fail)
+    again.state.set_slide(None, dock.state.slide, memory)
+    bent_again = again.moved_as_before(read_spots(turned_spots), turned_spots)
+    np.testing.assert_allclose(bent_again.obsm["spatial"], table.obsm["spatial"], atol=1e-6)
+    known = {"spots": read_spots(turned_spots), "slide": dock.state.slide}
+    script = Script.__new__(Script)
+    script.imports = set()
+    lines = script._bent(controller.found)
+    exec("\n".join([*(f"from {module} import {name}" for module, name in script.imports), *lines]), known)
+    np.testing.assert_allclose(known["spots"].obsm["spatial"], table.obsm["spatial"], atol=1e-3)
+    back = next(a for a in compare.spots.fix_menu.actions() if a.text() == "Back to the positions in the file")
+    back.trigger()
+    wait(lambda: compare.controller.spots.table is not table and compare.controller.spots.fit is not None)
+    np.testing.assert_allclose(
+        compare.controller.spots.table.obsm["spatial"], read_spots(turned_spots).obsm["spatial"], atol=1e-9
+    )
+    assert dock.state.memory.warp == ""
     compare.shut_down()
 
 

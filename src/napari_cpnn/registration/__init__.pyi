@@ -3,6 +3,7 @@ from .apply import register_regions as register_regions
 from .apply import warp_of as warp_of
 from .files import load_registration as load_registration
 from .files import read_landmarks as read_landmarks
+from .files import registration_in as registration_in
 from .files import save_registration as save_registration
 from .files import to_ngff as to_ngff
 from .guess import guess_registration as guess_registration
