@@ -19,6 +19,7 @@ from napari_cpnn.registration import (
     save_registration,
     to_ngff,
 )
+from napari_cpnn.registration.files import registration_in, registration_text
 from napari_cpnn.spots import read_affine
 
 MPP = ((0.5, 0.25), (0.7, 0.6))
@@ -89,7 +90,7 @@ def test_a_spline_is_approximated_only_when_asked():
         ({"napari-cpnn registration": 9}, "newer version"),
         ({"fixed": {"name": "b", "mpp_yx": [0, 1]}}, "pixel size is not a positive number"),
         ({"landmarks_um_yx": {"moving": [[0, 0]], "fixed": [[0, 0]]}}, "takes two pairs"),
-        ({"landmarks_um_yx": None, "matrix": [[1, 1, 0], [1, 1, 0]]}, "not an affine map"),
+        ({"landmarks_um_yx": None, "matrix": [[1, 1, 0], [1, 1, 0]]}, "not an affine map of pictures"),
         ({"landmarks_um_yx": None, "kind": "thin-plate"}, "without landmarks"),
         ({"moving": None}, "is it complete"),
     ],
@@ -99,6 +100,39 @@ def test_a_damaged_file_is_a_sentence(change, said, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(RegistrationError, match=said):
         load_registration(path)
+
+
+#: What a damaged or hostile file may have in place of a value.
+ODD = (None, "", "x", -1, 0, 1e308, 10**400, [], [[]], {}, [["a", 1]], [[1, 2, 3]], {"name": 1}, True, [None, None])
+
+
+def places(content, at=()):
+    """Paths to all values of a JSON document."""
+    yield at
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in items:
+        yield from places(value, (*at, key))
+
+
+@pytest.mark.parametrize("kind", ["automatic", "thin-plate"])
+def test_no_value_of_a_file_raises_anything_but_a_sentence(kind):
+    text = registration_text(automatic() if kind == "automatic" else some(kind))
+    refused = 0
+    for at in places(json.loads(text)):
+        for odd in ODD:
+            content = json.loads(text)
+            if at:
+                inner = content
+                for key in at[:-1]:
+                    inner = inner[key]
+                inner[at[-1]] = odd
+            try:
+                found = registration_in(content if at else odd, "it")
+            except RegistrationError:
+                refused += 1
+            else:
+                assert np.isfinite(found.map([(10.0, 20.0)])).all()
+    assert refused > 100
 
 
 def test_another_file_is_a_sentence(tmp_path):

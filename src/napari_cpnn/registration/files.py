@@ -25,6 +25,8 @@ from napari_cpnn.untrusted import read_json, reading, reason_of, to_path
 #: Version of the file format, and the key that tells such a file.
 FORMAT, KEY = 1, "napari-cpnn registration"
 _COLUMNS = ("moving_x", "moving_y", "fixed_x", "fixed_y")
+#: Pixel sizes, and factors of areas, beyond this or its inverse are no possible ones.
+_MOST = 1e9
 _FALSE = {"false", "0", "no"}
 
 
@@ -131,15 +133,17 @@ def registration_in(content: Any, what: object) -> Registration:
 
 def _mpp(given: Any) -> Mpp:
     y, x = (float(value) for value in given)
-    if not (math.isfinite(y) and math.isfinite(x) and y > 0 and x > 0):
-        raise ValueError("a pixel size is not a positive number")
+    if not all(1 / _MOST < size < _MOST for size in (y, x)):
+        raise ValueError("a pixel size is not a positive number, or no possible one")
     return y, x
 
 
 def _um_matrix(matrix: FloatArray, moving_mpp: Mpp, fixed_mpp: Mpp) -> FloatArray:
     """Return the map of um ``(y, x)`` from that of pixels ``(x, y)``."""
-    if matrix.shape != (2, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :2])) < 1e-12:
+    if matrix.shape != (2, 3) or not (np.abs(matrix) < _MOST**2).all():
         raise ValueError("its matrix is not an affine map")
+    if not 1 / _MOST < abs(np.linalg.det(matrix[:, :2])) < _MOST:
+        raise ValueError("its matrix is not an affine map of pictures")
     swap = np.array([[0.0, 1.0], [1.0, 0.0]])
     to_um = swap * np.asarray(fixed_mpp)[:, None]
     to_px = swap / np.asarray(moving_mpp)

@@ -21,6 +21,8 @@ _LINE = 0.01
 _ONE_POINT = 1e-6
 #: Mirroring must reduce the residual to this part before it is believed of points that are nearly on a line.
 _CLEARLY = 0.5
+#: Coordinates beyond this are on no picture.
+_FARTHEST = 1e12
 #: More pairs are no landmarks that somebody set, and the equations of a spline grow with their square.
 MOST = 1000
 
@@ -143,9 +145,11 @@ def _checked(moving: npt.ArrayLike, fixed: npt.ArrayLike, kind: Kind) -> tuple[F
         raise RegistrationError(
             f"Landmarks are pairs of points, (N, 2) in both pictures, not {there.shape} and {here.shape}."
         )
-    unknown = ~(np.isfinite(there) & np.isfinite(here)).all(axis=1)
+    unknown = ~((np.abs(there) < _FARTHEST) & (np.abs(here) < _FARTHEST)).all(axis=1)
     if unknown.any():
-        raise RegistrationError(f"Landmark {int(unknown.argmax()) + 1} has a coordinate that is not a number.")
+        raise RegistrationError(
+            f"Landmark {int(unknown.argmax()) + 1} has a coordinate that is not a number, or too large."
+        )
     if len(there) < LEAST[kind]:
         needed = {2: "two pairs", 3: "three pairs that are not on a line"}[LEAST[kind]]
         raise RegistrationError(f"{_a(kind)} registration takes {needed} of landmarks, and there are {len(there)}.")
