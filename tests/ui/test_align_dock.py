@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from anndata import AnnData
+from napari.layers import Layer
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from scipy import sparse
@@ -17,11 +18,12 @@ from tests.ui.conftest import MPP, write_slide
 from drawn_tissue import UM, picture, similarity, spots_on, turned_picture
 from napari_cpnn import Slide
 from napari_cpnn.registration import fit_landmarks, load_registration, save_registration, warp_of
-from napari_cpnn.spots import move_of, read_spots
+from napari_cpnn.spots import find_spots, move_of, read_spots
 from napari_cpnn.ui.align.dock import Align
 from napari_cpnn.ui.compare.dock import Compare
 from napari_cpnn.ui.compare.spots_controller import SpotsController
 from napari_cpnn.ui.layers import TABLE_KEY, has_table, um_to_world
+from napari_cpnn.ui.layers import layers_of as read_spots_layers
 from napari_cpnn.ui.layers.reader import read_slides
 from napari_cpnn.ui.sessions.script import Script
 from napari_cpnn.ui.viewer import ExploreState, memory_in
@@ -219,6 +221,27 @@ def test_a_thin_plate_bends_and_says_that_it_cannot_be_moved_on(opened, wait, tu
     )
     assert dock.state.memory.warp == ""
     compare.shut_down()
+
+
+def test_spots_of_a_layer_are_taken_and_hidden_while_they_are_aligned(opened, wait, turned_spots):
+    dock, controller = opened, opened.controller
+    (data, keywords, kind), *_ = read_spots_layers(find_spots(turned_spots)[0])
+    layer = dock.viewer.add_layer(Layer.create(data, keywords, kind))
+    dock.choices.activated.emit(dock.choices.findText(f"layer {layer.name}"))
+    wait(lambda: controller.is_settled and controller.moving.name == layer.name)
+    assert controller.files == (turned_spots,)
+    places = controller.spots_um()
+    for i in (0, 11, 80):
+        controller.click("moving", places[i])
+        controller.click("fixed", TRUE[i])
+    dock.apply.click()
+    aligned = next(one for one in dock.viewer.layers if one.name == f"{layer.name}, aligned")
+    assert not layer.visible
+    assert aligned.visible
+    np.testing.assert_allclose(aligned.metadata[TABLE_KEY].obsm["spatial"] * MPP, TRUE[:, ::-1], atol=1e-6)
+    dock.undo.click()
+    assert layer.visible
+    assert aligned not in dock.viewer.layers
 
 
 def test_landmarks_that_say_nothing_are_a_sentence_and_no_registration(opened):

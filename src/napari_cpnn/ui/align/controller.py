@@ -118,9 +118,9 @@ class AlignController:
             "open", f"Reading {path.name} ...", lambda: open_moving(path, positions), lambda one: self.use(one, files)
         )
 
-    def take(self, name: str, work: Callable[[], Moving]) -> None:
+    def take(self, name: str, work: Callable[[], Moving], files: tuple[Path, ...] = ()) -> None:
         """Register what ``work`` returns, such as the slide of a layer."""
-        self.tasks.run("open", f"Reading {name} ...", work, self.use)
+        self.tasks.run("open", f"Reading {name} ...", work, lambda one: self.use(one, files))
 
     def use(self, moving: Moving | None, files: tuple[Path, ...] = ()) -> None:
         """Register this; landmarks of another picture are dropped."""

@@ -183,7 +183,7 @@ class Align(Dock):
             self.controller.take(name, lambda: Moving.of_slide(slide_of_layer(layer)))
         else:
             files = tuple(file for file in (source_of(layer), positions_of(layer)) if file is not None)
-            self.controller.use(Moving.of_spots(layer.metadata[TABLE_KEY], name), files)
+            self.controller.take(name, lambda: Moving.of_spots(layer.metadata[TABLE_KEY], name), files)
 
     def _moving_changed(self) -> None:
         """Show the small picture; that of a slide is its preview as well."""
