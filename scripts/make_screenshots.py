@@ -27,10 +27,13 @@ from napari_cpnn.export import to_figure
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import predict_map
 from napari_cpnn.models import load_model
+from napari_cpnn.registration import Moving
 from napari_cpnn.samples import SAMPLE_FILES, sample_folder
 from napari_cpnn.settings import FigureSettings, MappingSettings
 from napari_cpnn.slides import open_slide
+from napari_cpnn.spots import read_spots
 from napari_cpnn.training.jobs import SampleFiles
+from napari_cpnn.ui.align import Align
 from napari_cpnn.ui.cells import CellShown
 from napari_cpnn.ui.compare import Compare
 from napari_cpnn.ui.explore import Explore
@@ -79,7 +82,7 @@ OUTLINES = {
 OWN = "NAPARI_CPNN_SCREENSHOTS"
 
 #: All pictures of the window, and those that are made without it.
-ON_SCREEN = ("coarse", *SCENES, "compare", *REGION_SCENES, "cells", "prototypes", "finetune", *COHORT_SCENES)
+ON_SCREEN = ("coarse", *SCENES, "compare", "align", *REGION_SCENES, "cells", "prototypes", "finetune", *COHORT_SCENES)
 APART = ("figure", "preferences")
 
 #: Panels of the figure, and its resolution; a paper has 300.
@@ -141,6 +144,7 @@ def sample_pictures(names: list[str], folder: Path, slide: Path, model: Path) ->
             "cells": cells_picture,
             "prototypes": prototypes_picture,
             "compare": compare_picture,
+            "align": align_picture,
             "finetune": fine_tune_picture,
         }
         for name, draw in docks.items():
@@ -245,6 +249,30 @@ def compare_picture(viewer, explore: Explore, folder: Path) -> None:
     pump(1.0)
     save_small(viewer, folder / "compare.png")
     dock.shut_down()
+
+
+def align_picture(viewer, explore: Explore, folder: Path) -> None:
+    """Spots of a turned picture, laid on the slide by three landmarks."""
+    viewer.reset_view()
+    wait_until_mapped(viewer, explore)
+    explore.state.choose_look(legend=False)
+    for layer in viewer.layers:
+        layer.visible = layer is explore.state.layer  # the H&E alone
+    dock = Align(viewer)
+    viewer.window.add_dock_widget(dock, name="Align (CPNN)", area="right", tabify=True)
+    spots = read_spots(sample_folder() / SAMPLE_FILES["spots"])
+    here = spots.obsm["spatial"][:, ::-1] * explore.state.slide.mpp
+    spots.obsm["spatial"] = np.c_[9000 - here[:, 0], here[:, 1]]
+    spots.uns.pop("spatial", None)
+    dock.controller.use(Moving.of_spots(spots, "spots of a photograph"))
+    there = dock.controller.spots_um()
+    for i in (3, 190, 380):
+        dock.controller.click("moving", there[i])
+        dock.controller.click("fixed", here[i] + (20.0 * (i == 190), 0.0))
+    pump(1.0)
+    save_small(viewer, folder / "align.png")
+    dock.shut_down()
+    explore.state.choose_look(legend=True)
 
 
 def fine_tune_picture(viewer, explore: Explore, folder: Path) -> None:

@@ -54,6 +54,10 @@ class SpotsError(CpnnError):
     """A table of spots cannot be read, or does not fit its slide."""
 
 
+class RegistrationError(CpnnError):
+    """Two pictures cannot be registered, or a registration cannot be read, written or used."""
+
+
 class CellsError(CpnnError):
     """A single-cell table cannot be read or used."""
 

@@ -15,7 +15,7 @@ from napari_cpnn.studies.benchmarking.output import require_new
 WRITING = {
     "open", "demo", "predict", "prototypes", "deconvolve", "train", "evaluate", "cross-validate", "calibrate",
     "benchmark", "export", "train-cohort", "evaluate-cohort", "predict-cohort", "train-typed", "predict-typed",
-    "outcome", "nuclei", "train-cells", "cells", "regions", "translate-genes",
+    "outcome", "nuclei", "train-cells", "cells", "regions", "translate-genes", "register",
 }  # fmt: skip
 OUTPUTS = {"--out", "--screenshot", "--table", "--markers", "--sd"}
 
@@ -63,6 +63,9 @@ def test_what_is_there_is_kept_unless_it_may_be_replaced(tmp_path):
         "predict --slide-level --cohort c.csv --model m --out there.csv",
         "evaluate --cohort c.csv --bulk b --model m --out there.csv",
         "regions map.zarr r.geojson --out there.csv",
+        "register other.png slide.png --auto --out there",
+        "register other.png slide.png --auto --out new.json --ngff there",
+        "register other.h5ad slide.png --auto --out new.json --moved there",
         "outcome c.csv --typed t.h5ad --column pCR --out there.csv",
     ],
 )

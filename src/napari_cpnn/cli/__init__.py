@@ -24,6 +24,7 @@ from napari_cpnn.cli.nuclei import add_nuclei_command
 from napari_cpnn.cli.options import Command
 from napari_cpnn.cli.parser import Parser, UsageError, complete_parser, completion, versions
 from napari_cpnn.cli.regions import add_regions_command
+from napari_cpnn.cli.registering import add_register_command
 from napari_cpnn.cli.science import add_science_commands
 from napari_cpnn.cli.signals import Ended
 from napari_cpnn.cli.signatures import add_signatures_command
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add_genes_command(command)
     add_nuclei_command(command)
     add_regions_command(command)
+    add_register_command(command)
     add_signatures_command(command)
     add_skill_command(command)
     add_slide_level_commands(command)

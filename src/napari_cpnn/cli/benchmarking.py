@@ -20,6 +20,7 @@ from napari_cpnn.cli.options import (
     chosen_settings,
     open_samples,
     progress_of,
+    sample_paths,
 )
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.settings import BenchmarkSettings
@@ -67,7 +68,7 @@ def _benchmark(args: argparse.Namespace) -> Facts:
     given = dict(_named(text) for text in args.predictions)
     if len(given) < len(args.predictions):
         raise CpnnError("Two predictions have the same name; name them as in --predictions ours=model.safetensors.")
-    require_separate([args.out], [*given.values(), *args.slide, *args.spots, *(args.positions or [])])
+    require_separate([args.out], [*given.values(), *sample_paths(args)])
     refuse_existing(args.out, args.overwrite)
     predictions: dict[str, Any] = dict(given)
     if args.encoder_weights:

@@ -23,6 +23,7 @@ from napari_cpnn.cli.options import (
     given_settings,
     open_samples,
     progress_of,
+    sample_paths,
 )
 from napari_cpnn.cli.signatures import add_signature_options, check_gene_sets, gene_sets
 from napari_cpnn.decimals import parse_decimal, parse_whole
@@ -156,7 +157,15 @@ def _evaluate(args: argparse.Namespace) -> Facts:
         if len(args.slide) == 1:
             require_table_name(args.out)
         require_separate(
-            [args.out], [args.model, *args.slide, *args.spots, *(args.positions or []), *(args.regions or [])]
+            [args.out],
+            [
+                args.model,
+                *args.slide,
+                *args.spots,
+                *(args.positions or []),
+                *(args.registration or []),
+                *(args.regions or []),
+            ],
         )
     model, settings = load_model(args.model, args.encoder_weights), chosen_settings(args, EvaluationSettings)
     check_gene_sets(model, args)
@@ -290,7 +299,10 @@ def _cross_validate(args: argparse.Namespace) -> Facts:
         raise CpnnError("Two heads have the same name; name them as in --compare 'ST-Net=plain,loss=mse'.")
     groups: Any = args.groups[0] if len(args.groups) == 1 and len(args.slide) > 1 else args.groups
     own = [args.out / name for name in ("folds.csv", "scores.csv", "comparison.csv", "report.png")]
-    require_separate([*own, args.table], [args.prototypes, *args.slide, *args.spots, *(args.positions or [])])
+    require_separate(
+        [*own, args.table],
+        [args.prototypes, *sample_paths(args)],
+    )
     if args.table:
         require_table_name(args.table)
         refuse_existing(args.table, args.overwrite)

@@ -89,6 +89,13 @@ def add_samples(parser: argparse.ArgumentParser, required: bool = True) -> None:
         help="library to read if the spots hold several; once per slide, - where there is only one",
     )
     parser.add_argument(
+        "--registration",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="where the spots lie on the slide, as register writes it; once per slide, - where not needed",
+    )
+    parser.add_argument(
         "--mpp", action="append", help="um per pixel, or y,x; once, or once per slide (default: from file or spots)"
     )
     parser.add_argument(
@@ -144,11 +151,12 @@ def add_hierarchy(parser: argparse.ArgumentParser) -> None:
 
 def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
     """Open the samples selected with the options of :func:`add_samples`, one after the other."""
-    from napari_cpnn.spots import note_fit, open_sample, warn_of_misfit
+    from napari_cpnn.spots import note_fit, warn_of_misfit
+    from napari_cpnn.training.jobs import open_files
 
-    for files, affine in zip(_files(args), _affines(args), strict=True):
+    for files, affine in _files_and_affines(args):
         if affine is None:
-            yield open_sample(files.slide, files.spots, files.positions, files.mpp, library=files.library)
+            yield open_files(files)
             continue
         slide, spots, fix = _fix(files, affine)
         moved = fix.apply(spots)
@@ -160,7 +168,7 @@ def open_samples(args: argparse.Namespace) -> Iterator[tuple[Slide, AnnData]]:
 def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
     """Return the files of the samples selected with the options of :func:`add_samples`, and how spots are moved."""
     samples = []
-    for files, affine in zip(_files(args), _affines(args), strict=True):
+    for files, affine in _files_and_affines(args):
         if affine is not None:
             slide, _, fix = _fix(files, affine)
             slide.close()
@@ -170,11 +178,16 @@ def sample_files(args: argparse.Namespace) -> list[SampleFiles]:
     return samples
 
 
-def _affines(args: argparse.Namespace) -> list[Path | None]:
-    found = [None if str(path) == "-" else path for path in args.affine or [None] * len(args.slide)]
-    if len(found) != len(args.slide):
-        raise CpnnError(f"Give --affine once per --slide: there are {len(args.slide)} slides and {len(found)} maps.")
-    return found
+def _files_and_affines(args: argparse.Namespace) -> list[tuple[SampleFiles, Path | None]]:
+    """Return the files of each sample, and the file of the affine map that moves its spots, if any."""
+    affines = [None if str(path) == "-" else path for path in args.affine or [None] * len(args.slide)]
+    if len(affines) != len(args.slide):
+        raise CpnnError(f"Give --affine once per --slide: there are {len(args.slide)} slides and {len(affines)} maps.")
+    pairs = list(zip(_files(args), affines, strict=True))
+    for files, affine in pairs:
+        if affine is not None and files.registration is not None:
+            raise CpnnError(f"The spots of {files.slide} are moved by --affine or by --registration, not by both.")
+    return pairs
 
 
 def _fix(files: SampleFiles, path: Path) -> tuple[Slide, AnnData, SpotFix]:
@@ -193,18 +206,26 @@ def _files(args: argparse.Namespace) -> list[SampleFiles]:
     n = len(args.slide)
     positions = [None if str(path) == "-" else path for path in args.positions or [None] * n]
     libraries = [None if name == "-" else name for name in args.library or [None] * n]
+    registrations = [None if str(path) == "-" else path for path in args.registration or [None] * n]
     mpps = (args.mpp or [None]) * (n if len(args.mpp or [None]) == 1 else 1)
-    if not len(args.spots) == len(positions) == len(libraries) == len(mpps) == n:
+    if not len(args.spots) == len(positions) == len(libraries) == len(registrations) == len(mpps) == n:
         raise CpnnError(
-            f"Give --spots (and --positions, --library, --mpp where needed) once per --slide: there are {n} slides, "
-            f"{len(args.spots)} spot tables, {len(args.positions or [])} position tables, "
-            f"{len(args.library or [])} libraries."
+            f"Give --spots (and --positions, --library, --registration, --mpp where needed) once per --slide: there "
+            f"are {n} slides, {len(args.spots)} spot tables, {len(args.positions or [])} position tables, "
+            f"{len(args.library or [])} libraries, {len(args.registration or [])} registrations."
         )
     sizes = [pixel_size(mpp) for mpp in mpps]
     return [
-        SampleFiles(slide, spots, table, mpp, library=library)
-        for slide, spots, table, mpp, library in zip(args.slide, args.spots, positions, sizes, libraries, strict=True)
+        SampleFiles(slide, spots, table, mpp, library=library, registration=registration)
+        for slide, spots, table, mpp, library, registration in zip(
+            args.slide, args.spots, positions, sizes, libraries, registrations, strict=True
+        )
     ]
+
+
+def sample_paths(args: argparse.Namespace) -> list[Path]:
+    """Return the paths given with the options of :func:`add_samples`, which results must not replace."""
+    return [*args.slide, *args.spots, *(args.positions or []), *(args.registration or []), *(args.affine or [])]
 
 
 def decimal(text: str) -> float:

@@ -217,6 +217,7 @@ def _training_job(args: argparse.Namespace) -> TrainingJob:
             **needed,
             "--positions": args.positions,
             "--library": args.library,
+            "--registration": args.registration,
             "--mpp": args.mpp,
             "--affine": args.affine,
         }.items()

@@ -4,12 +4,16 @@ from .array import ArrayFit as ArrayFit
 from .array import ArrayKind as ArrayKind
 from .array import array_coordinates as array_coordinates
 from .array import fit_array as fit_array
+from .fit import WARPED as WARPED
 from .fit import SpotFit as SpotFit
 from .fit import SpotFix as SpotFix
 from .fit import check_fit as check_fit
 from .fit import given_fix as given_fix
+from .fit import is_warped as is_warped
 from .fit import move_back as move_back
 from .fit import move_of as move_of
+from .fit import rescale as rescale
+from .fit import tissue_of as tissue_of
 from .folders import SpotsSource as SpotsSource
 from .folders import find_slide as find_slide
 from .folders import find_spots as find_spots
@@ -19,6 +23,7 @@ from .libraries import library_of as library_of
 from .libraries import on_one_slide as on_one_slide
 from .libraries import require_one_library as require_one_library
 from .likeness import are_same_picture as are_same_picture
+from .likeness import picture_of as picture_of
 from .misfit import note_fit as note_fit
 from .misfit import warn_of_misfit as warn_of_misfit
 from .pairs import open_sample as open_sample
@@ -27,6 +32,7 @@ from .quality import OF_CELLS as OF_CELLS
 from .quality import counts_matrix as counts_matrix
 from .quality import estimate_mpp as estimate_mpp
 from .quality import expression as expression
+from .quality import implied_mpp as implied_mpp
 from .quality import is_of_cells as is_of_cells
 from .quality import summarise_genes as summarise_genes
 from .readers import read_spots as read_spots

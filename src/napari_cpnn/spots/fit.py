@@ -53,6 +53,9 @@ _MOST_SPOTS = 50_000
 #: Number of tissue masks that are cached.
 _KEPT = 4
 
+#: Key in ``uns["napari_cpnn"]`` of the thin-plate registration by which spots were moved.
+WARPED = "warped"
+
 #: Transforms closer to the identity than this count as undone: 1e-6 px on slides of 1e5 px.
 _SAME_PLACE = 1e-6
 
@@ -76,19 +79,22 @@ class SpotFix:
     on_tissue: float
 
     def apply(self, spots: AnnData) -> AnnData:
-        """Return a copy of the spots with transformed positions and diameters; :func:`move_of` gives the move."""
+        """Return a copy of the spots with transformed positions and diameters; :func:`move_of` gives the move.
+
+        Raises
+        ------
+        SpotsError
+            If the spots were moved by a thin-plate registration, after which no affine move could be taken back.
+        """
+        if is_warped(spots):
+            raise SpotsError(
+                "These spots were moved by a thin-plate registration; take that back before you move them otherwise."
+            )
         spots = with_positions(spots, "The table of spots")
         moved = spots.copy()
         _note_move(moved, self)
         moved.obsm["spatial"] = _mapped(np.asarray(spots.obsm["spatial"], dtype=np.float64), self.matrix)
-        scale = math.sqrt(abs(float(np.linalg.det(self.matrix[:, :2]))))
-        for library in dict(moved.uns.get("spatial", {})).values():
-            factors = library.get("scalefactors", {})
-            if "spot_diameter_fullres" in factors:
-                factors["spot_diameter_fullres"] = float(factors["spot_diameter_fullres"]) * scale
-            for name in ("tissue_hires_scalef", "tissue_lowres_scalef", "microns_per_pixel"):
-                if name in factors:
-                    factors[name] = float(factors[name]) / scale
+        rescale(moved, math.sqrt(abs(float(np.linalg.det(self.matrix[:, :2])))))
         return moved
 
 
@@ -126,6 +132,22 @@ def move_back(spots: AnnData) -> SpotFix | None:
     """Return the transform that restores the positions read from the file; ``None`` if the spots were not moved."""
     move = move_of(spots)
     return None if move is None else SpotFix("the positions in the file", inverted(move.matrix), math.nan)
+
+
+def is_warped(spots: AnnData) -> bool:
+    """Return whether spots were moved by a thin-plate registration."""
+    return WARPED in dict(spots.uns.get("napari_cpnn", {}))
+
+
+def rescale(spots: AnnData, scale: float) -> None:
+    """Change the scale factors of spots, in place, whose positions were enlarged by ``scale``."""
+    for library in dict(spots.uns.get("spatial", {})).values():
+        factors = library.get("scalefactors", {})
+        if "spot_diameter_fullres" in factors:
+            factors["spot_diameter_fullres"] = float(factors["spot_diameter_fullres"]) * scale
+        for name in ("tissue_hires_scalef", "tissue_lowres_scalef", "microns_per_pixel"):
+            if name in factors:
+                factors[name] = float(factors[name]) / scale
 
 
 def _note_move(spots: AnnData, fix: SpotFix) -> None:

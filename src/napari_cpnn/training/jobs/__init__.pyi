@@ -5,6 +5,7 @@ from .job import SampleFiles as SampleFiles
 from .job import TrainingJob as TrainingJob
 from .job_run import json_line as json_line
 from .job_run import run_job as run_job
+from .opening import open_files as open_files
 from .watch import RunStatus as RunStatus
 from .watch import ask_to_stop as ask_to_stop
 from .watch import job_of_run as job_of_run

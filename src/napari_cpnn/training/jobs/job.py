@@ -50,6 +50,8 @@ class SampleFiles:
     moved
         New ``(x, y) = moved @ (x, y, 1)`` in level-0 pixels, for spots whose positions do not match the slide
         (see :func:`~napari_cpnn.spots.check_fit`).
+    registration
+        File of the :class:`~napari_cpnn.registration.Registration` by which the spots come to lie on the slide.
     """
 
     slide: Path
@@ -59,6 +61,7 @@ class SampleFiles:
     name: str = ""
     moved: Matrix | None = None
     library: str | None = None
+    registration: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ class TrainingJob:
         if not self.samples:
             raise TrainingError("There is nothing to learn from; add a slide with its spots.")
         cells = self.prototypes.path if isinstance(self.prototypes, CellsFile) else self.prototypes
-        files = [file for s in self.samples for file in (s.slide, s.spots, s.positions) if file is not None]
+        given = [file for s in self.samples for file in (s.slide, s.spots, s.positions, s.registration)]
+        files = [file for file in given if file is not None]
         for file in [*files, cells]:
             if not to_path(file, TrainingError).exists():
                 raise TrainingError(f"There is no file or folder {file}.")
@@ -210,6 +214,7 @@ def _sample(data: Mapping[str, Any], home: Path) -> SampleFiles:
         name=str(data.get("name", "")),
         moved=None if moved is None else _matrix(moved),
         library=None if data.get("library") is None else str(data["library"]),
+        registration=home / data["registration"] if data.get("registration") else None,
     )
 
 

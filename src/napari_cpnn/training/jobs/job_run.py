@@ -10,25 +10,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from napari_cpnn.errors import CpnnError, TrainingError
 from napari_cpnn.prototypes import Prototypes, estimate_prototypes, open_cells
 from napari_cpnn.settings import PrototypeSettings
-from napari_cpnn.spots import SpotFix, open_sample
 from napari_cpnn.storage import whole_file
 from napari_cpnn.texts import json_value
 from napari_cpnn.training.fit import is_first_process
-from napari_cpnn.training.jobs.job import JOB_FILE, PROTOTYPES_FILE, CellsFile, SampleFiles, TrainingJob
+from napari_cpnn.training.jobs.job import JOB_FILE, PROTOTYPES_FILE, CellsFile, TrainingJob
+from napari_cpnn.training.jobs.opening import open_files
 from napari_cpnn.training.jobs.watch import EVENTS_FILE, LOCK_FILE, START_FILE, STEP_FILE, STOP_FILE, unlock
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-    from napari_cpnn.slides import Slide
 
 Event = dict[str, Any]
 """Event of a run by ``event``: ``preparing`` (``text``), ``epoch`` (``row`` of ``metrics.csv``, ``epoch``,
@@ -98,7 +92,7 @@ def _run(job: TrainingJob, say: _Reporter, progress: bool) -> Path:
         samples = []
         for number, files in enumerate(job.samples, 1):
             say(_preparing(f"Opening {files.slide.name} ({number} of {len(job.samples)})"))
-            slide, spots = _open(files)
+            slide, spots = open_files(files, check=False)  # the fit is checked when training begins
             samples.append((opened.enter_context(slide), spots))
         prototypes = _prototypes(job, say)
         model = job.out / "model.safetensors"
@@ -108,16 +102,6 @@ def _run(job: TrainingJob, say: _Reporter, progress: bool) -> Path:
         listener = _EpochListener(model, job.settings.max_epochs, say)
         train(samples, prototypes, job.settings, job.out, progress or say.step, listener, job.resume)
     return model
-
-
-def _open(files: SampleFiles) -> tuple[Slide, AnnData]:
-    # The fit of moved spots is checked when training begins.
-    slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
-    if files.name:
-        slide.name = files.name
-    if files.moved is not None:
-        spots = SpotFix("", np.array(files.moved), math.nan).apply(spots)
-    return slide, spots
 
 
 def _prototypes(job: TrainingJob, say: _Reporter) -> Prototypes:

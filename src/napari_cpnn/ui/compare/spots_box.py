@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QWidget
 from superqt.utils import qdebounced
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.spots import SpotsSource, library_of, move_back, move_of, xenium_folder
+from napari_cpnn.spots import SpotsSource, is_warped, library_of, move_back, move_of, xenium_folder
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.frame import (
     Dock,
@@ -175,6 +175,8 @@ class SpotsBox(QWidget):
         move = None if spots is None else move_of(spots)
         if move is not None:
             parts.append("moved")
+        if spots is not None and is_warped(spots):
+            parts.append("bent by a thin plate")
         self.text.setToolTip("" if move is None else plain(f"moved by {move.name}"))
         self.text.show_text(" · ".join(parts))
         self._fill_fixes()
@@ -232,6 +234,8 @@ class SpotsBox(QWidget):
             given(menu.addAction("Back to the positions in the file")).triggered.connect(
                 lambda _=False: self.controller.apply_fix(back)
             )
+        if self.controller.table is not None and is_warped(self.controller.table) and self.controller.files:
+            given(menu.addAction("Back to the positions in the file")).triggered.connect(self._read_again)
         helpful = fit.fixes[:_N_FIXES]
         for fix in helpful:
             self._add_fix(menu, fix)
@@ -244,6 +248,10 @@ class SpotsBox(QWidget):
         others = given(menu.addMenu("Otherwise"))
         for fix in fit.others:
             self._add_fix(others, fix)
+
+    def _read_again(self) -> None:
+        self._release_layer()
+        self.controller.read_again()
 
     def _add_fix(self, menu: QMenu, fix: SpotFix) -> None:
         action = given(menu.addAction(f"{fix.name} ({fix.on_tissue:.0%} on tissue)"))

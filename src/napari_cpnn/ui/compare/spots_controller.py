@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,19 +133,24 @@ class SpotsController:
 
     def moved_as_before(self, spots: AnnData, source: Path | None) -> AnnData:
         """Move spots as when they were last compared on this slide, unless they have been moved since."""
-        from napari_cpnn.spots import SpotFix, move_of
+        from napari_cpnn.registration import apply_registration, registration_in
+        from napari_cpnn.spots import SpotFix, is_warped, move_of
 
         memory = self.state.memory
-        if memory is None or memory.move is None or memory.spots[:1] != (str(source),) or move_of(spots) is not None:
+        if memory is None or memory.spots[:1] != (str(source),) or memory.library != (library_of(spots) or ""):
             return spots
-        if memory.library != (library_of(spots) or ""):
+        if move_of(spots) is not None or is_warped(spots):
             return spots
-        name, numbers = memory.move
-        return SpotFix(name, np.reshape(numbers, (2, 3)), np.nan).apply(spots)
+        if memory.move is not None:
+            name, numbers = memory.move
+            spots = SpotFix(name, np.reshape(numbers, (2, 3)), np.nan).apply(spots)
+        if memory.warp:
+            spots = apply_registration(spots, registration_in(json.loads(memory.warp), "The memory of the slide"))
+        return spots
 
     def remember(self) -> None:
         """Remember files and positions of the spots for the next time that the slide is opened."""
-        from napari_cpnn.spots import move_of
+        from napari_cpnn.spots import WARPED, move_of
 
         if self.table is not None and self.files:
             move = move_of(self.table)
@@ -153,7 +159,15 @@ class SpotsController:
                 spots=self.files,
                 move=None if move is None else (move.name, numbers),
                 library=library_of(self.table) or "",
+                warp=str(dict(self.table.uns.get("napari_cpnn", {})).get(WARPED, "")),
             )
+
+    def read_again(self) -> None:
+        """Read the file again without what was remembered: a thin plate cannot be taken back by a move."""
+        if self.files:
+            self.state.remember(move=None, warp="")
+            library = None if self.table is None else library_of(self.table)
+            self.open(self.files[0], self.files[1] if len(self.files) > 1 else None, library)
 
     def take(self, name: str, work: Callable[[], AnnData]) -> None:
         """Use the spots that ``work`` returns, from something called ``name``."""
@@ -176,7 +190,11 @@ class SpotsController:
         before = self.table
         if before is None:
             return
-        moved = fix.apply(before)
+        try:
+            moved = fix.apply(before)
+        except SpotsError as error:  # they were bent by a registration
+            self.tasks.fail(error)
+            return
 
         def undo() -> None:
             if self.table is moved:  # no other spots were opened meanwhile

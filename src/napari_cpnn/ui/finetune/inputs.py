@@ -83,12 +83,11 @@ def inspect_sample(files: SampleFiles) -> SampleRow:
     CpnnError
         The files cannot be used.
     """
-    from napari_cpnn.spots import SpotFix, check_fit, counts_matrix, open_sample
+    from napari_cpnn.spots import check_fit, counts_matrix
+    from napari_cpnn.training.jobs import open_files
 
-    slide, spots = open_sample(files.slide, files.spots, files.positions, files.mpp, files.library, check=False)
+    slide, spots = open_files(files, check=False)
     with slide:
-        if files.moved is not None:
-            spots = SpotFix("", np.array(files.moved), np.nan).apply(spots)
         fit = check_fit(slide, spots)
         found = pd.Series(np.asarray((counts_matrix(spots) > 0).sum(axis=0)).ravel(), index=spots.var_names)
         return SampleRow(files, False, fit, fit.problem, spots.n_obs, slide.mpp, found)

@@ -31,6 +31,7 @@ from .spot_tables import world_per_um as world_per_um
 from .spots_reader import layers_of as layers_of
 from .spots_reader import positions_of as positions_of
 from .spots_reader import source_of as source_of
+from .spots_reader import spots_layer_of as spots_layer_of
 from .viewport import ViewportWatcher as ViewportWatcher
 from .viewport import fit_view as fit_view
 from .viewport import pointer_um as pointer_um

@@ -113,6 +113,29 @@ def _has_small_picture() -> bool:
     return any(SMALL_KEY in layer.metadata for layer in _layers_on_screen())
 
 
+def spots_layer_of(
+    spots: AnnData, files: Sequence[Path | None], name: str, slide: tuple[Layer | None, Mpp | None]
+) -> Layer:
+    """Return a layer of spots in memory, as if our reader had read it.
+
+    Parameters
+    ----------
+    files
+        File of the spots, and of their positions if it is another one; those that are known.
+    slide
+        As for :func:`~napari_cpnn.ui.layers.spot_tables.points_of`.
+    """
+    from napari.layers import Layer
+
+    known = [file for file in files if file is not None]
+    keywords = points_of(spots, known[0] if known else Path(), name, slide)
+    if len(known) > 1:
+        keywords["metadata"][POSITIONS_KEY] = str(known[1])
+    if not known:
+        keywords["metadata"][SOURCE_KEY] = ""
+    return Layer.create(keywords.pop("data"), keywords, "points")
+
+
 def source_of(layer: Layer) -> Path | None:
     """Return the file that our reader read a layer from."""
     return _file(layer, SOURCE_KEY)

@@ -60,7 +60,14 @@ def session_of(viewer: Any, explore: Any) -> Session:
     viewport, marks = read_viewport(viewer, layer, slide.mpp), marks_on_screen(viewer, layer, slide.mpp)
     return Session(
         slide=SlideFile(slide.path.absolute(), slide.name, "", slide.mpp),
-        memory=Memory(shown=state.shown, look=state.look, spots=memory.spots, move=memory.move, library=memory.library),
+        memory=Memory(
+            shown=state.shown,
+            look=state.look,
+            spots=memory.spots,
+            move=memory.move,
+            library=memory.library,
+            warp=memory.warp,
+        ),
         model=_model_of(state.model, explore.controller.model_path),
         view=None if viewport is None else View(viewport.rect, viewport.px_per_um),
         level=state.level,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from napari_cpnn._version import __version__
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.painting import Shown
+from napari_cpnn.registration import Registration, registration_in
 from napari_cpnn.samples import sample_folder
 from napari_cpnn.settings import ExportSettings, RegionSettings, Settings
 from napari_cpnn.texts import file_name
@@ -251,6 +253,16 @@ class Script:
             matrix = f"numpy.array([{tuple_code(numbers[:3])}, {tuple_code(numbers[3:])}])"
             fix = call_code(self.use("spots", "SpotFix"), literal(name), matrix, "numpy.nan")
             self.add(f"spots = {fix}.apply(spots)")
+        if memory.warp:
+            self.add(*self._bent(registration_in(json.loads(memory.warp), "The session")))
+
+    def _bent(self, one: Registration) -> list[str]:
+        """Return the code that bends the spots by a thin plate through the same landmarks."""
+        there, here = ("[" + ", ".join(map(tuple_code, points.tolist())) + "]" for points in (one.moving, one.fixed))
+        sizes = f"mpp=({tuple_code(one.moving_mpp)}, {tuple_code(one.fixed_mpp)})"
+        fit = call_code(self.use("registration", "fit_landmarks"), there, here, '"thin-plate"', sizes)
+        apply = self.use("registration", "apply_registration")
+        return [f"registration = {fit}", f"spots = {apply}(spots, registration, slide)"]
 
     def comparison(self) -> None:
         session = self.session

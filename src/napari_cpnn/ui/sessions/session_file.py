@@ -82,6 +82,7 @@ def _facts(session: Session, path: Path) -> dict[str, Any]:
         "spots": [_place(Path(file), path) for file in session.memory.spots],
         "library": memory["library"],
         "move": memory["move"],
+        "warp": memory["warp"],
         "cells": None if session.cells is None or session.cells.missing else _cells(session.cells, path),
         "panels": [_panel(one, path) for one in session.panels if not one.missing],
     }
@@ -156,6 +157,7 @@ def _session_in(facts: dict[str, Any], file: Path) -> Session:
             "spots": spots[:2],
             "library": facts.get("library", ""),
             "move": facts.get("move"),
+            "warp": facts.get("warp"),
         }
     )
     slide = SlideFile(

@@ -45,6 +45,8 @@ class Memory:
         Names and outlines (WKT, slide um).
     move
         Name and affine matrix (six numbers, row by row) by which the spots were moved.
+    warp
+        Text of the thin-plate registration by which they were bent after that; empty if they were not.
     """
 
     model: str = ""
@@ -55,6 +57,7 @@ class Memory:
     regions: tuple[tuple[str, str], ...] = ()
     move: Move | None = None
     library: str = ""
+    warp: str = ""
 
     def model_file(self) -> Path | None:
         """Return the model file if it still exists."""
@@ -87,6 +90,7 @@ def memory_in(facts: Any) -> Memory:
         regions=tuple((str(name), str(outline)) for name, outline in facts.get("regions", ())),
         move=_move(facts.get("move")),
         library=str(facts.get("library", "")),
+        warp=_warp(facts.get("warp")),
     )
 
 
@@ -153,6 +157,15 @@ def _is_magnification(number: Any) -> bool:
 
 def _mpp(facts: Any) -> tuple[float, float] | None:
     return None if facts is None else as_mpp((float(facts[0]), float(facts[1])))
+
+
+def _warp(text: Any) -> str:
+    if not text:
+        return ""
+    from napari_cpnn.registration import registration_in
+
+    registration_in(json.loads(text), "The memory of a slide")  # it is checked before anything is moved by it
+    return str(text)
 
 
 def _move(facts: Any) -> Move | None:

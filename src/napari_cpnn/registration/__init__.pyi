@@ -1,0 +1,16 @@
+from .apply import apply_registration as apply_registration
+from .apply import register_regions as register_regions
+from .apply import warp_of as warp_of
+from .files import load_registration as load_registration
+from .files import read_landmarks as read_landmarks
+from .files import registration_in as registration_in
+from .files import save_registration as save_registration
+from .files import to_ngff as to_ngff
+from .guess import guess_registration as guess_registration
+from .landmarks import fit_landmarks as fit_landmarks
+from .moving import Moving as Moving
+from .moving import open_moving as open_moving
+from .registration import KINDS as KINDS
+from .registration import Evidence as Evidence
+from .registration import Kind as Kind
+from .registration import Registration as Registration

@@ -1,0 +1,2 @@
+from .controller import AlignController as AlignController
+from .dock import Align as Align
