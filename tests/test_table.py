@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import napari_cpnn as nc
-from napari_cpnn import cells, cohort_run, evaluation, export, models, painting, palette, regions, studies
+from napari_cpnn import cells, cohort_run, evaluation, export, models, painting, palette, regions, registration, studies
 from napari_cpnn import spots as nc_spots
 from napari_cpnn.cli import _parser
 from napari_cpnn.cli.slide_level import of_cohort
@@ -32,6 +32,7 @@ SECTIONS = {
     "Export": ("export",),
     "Sessions": ("sessions",),
     "Compare": ("compare",),
+    "Align": ("align",),
     "Regions": ("regions",),
     "Cells": ("cells",),
     "Panels": ("panels",),
@@ -43,7 +44,7 @@ SECTIONS = {
 ROOMS = {
     "nc": nc, "regions": regions, "cells": cells, "evaluation": evaluation, "export": export, "models": models,
     "painting": painting, "palette": palette, "studies": studies, "cohort_run": cohort_run, "jobs": jobs,
-    "typed": typed, "nc_spots": nc_spots,
+    "typed": typed, "nc_spots": nc_spots, "registration": registration,
 }  # fmt: skip
 OBJECTS = {
     "cmap": nc.CompositionMap, "model": nc.CPNN, "protos": nc.Prototypes, "found": nc.CellMap, "nuclei": nc.Nuclei,
