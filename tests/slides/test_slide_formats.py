@@ -60,8 +60,8 @@ def test_vsi_is_the_slide_not_its_label(tmp_path: Path):
     path = write(
         tmp_path / "a.vsi",
         scene(label, ["R", "G", "B"], name="Label"),
-        scene(picture(80, 90), ["R", "G", "B"], name="Overview"),
-        scene(colours, ["R", "G", "B"], name="40x_BF_01"),
+        scene(picture(80, 90), ["R", "G", "B"], name="Overview_1"),
+        scene(colours, ["R", "G", "B"], name="40x_BF_macrophages"),
     )
     slide = open_slide(path)
     assert (slide.backend, slide.mpp) == ("slideio", (0.5, 0.25))
@@ -112,7 +112,8 @@ def test_colours_of_unknown_order_are_refused(tmp_path: Path):
 @pytest.mark.usefixtures("stand_ins")
 def test_the_largest_part_and_the_middle_plane_are_shown(tmp_path: Path):
     planes = np.stack([picture(100, 130, seed=n)[..., 0].astype(np.uint16) * 9 for n in range(5)])[..., None]
-    path = write(tmp_path / "a.zvi", scene(picture(40, 50)[..., 0], ["x"]), scene(planes, ["y"], resolution=[0, 0]))
+    titled = scene(planes, ["y"], resolution=[0, 0], name="overview of the liver")
+    path = write(tmp_path / "a.zvi", scene(picture(40, 50)[..., 0], ["x"]), titled)
     with pytest.warns(CpnnWarning, match=r"holds 2 scanned parts; only the largest is opened \(130 x 100 px\)"):
         slide = open_slide(path)
     assert (slide.dtype, slide.mpp) == (np.uint16, None)

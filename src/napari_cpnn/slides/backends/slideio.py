@@ -25,8 +25,8 @@ from napari_cpnn.untrusted import reason_of
 _DRIVERS = {".vsi": "VSI", ".czi": "CZI", ".zvi": "ZVI"}
 _BY_NAME = {".svs": "SVS", ".ndpi": "NDPI"}
 _FORMATS = {"VSI": "Olympus VSI", "CZI": "Zeiss CZI", "ZVI": "Zeiss ZVI", "SVS": "Aperio SVS", "NDPI": "Hamamatsu NDPI"}
-# In VSI, these are scenes like the slide.
-_NOT_SLIDES = ("label", "macro", "overview", "thumbnail", "preview")
+# In VSI, these are scenes like the slide; elsewhere the name of a scene begins with the title of the user.
+_NOT_SLIDES = re.compile(r"(?<![a-z])(label|macro|overview|thumbnail|preview)(?![a-z])", re.IGNORECASE)
 _RGB, _BGR = slice(None), slice(None, None, -1)
 
 _TRIAL = """
@@ -61,7 +61,7 @@ class SlideioSource:
         try:
             self._slide: Any = slideio.open_slide(str(path), driver)
             scenes = [self._slide.get_scene(i) for i in range(self._slide.num_scenes)]
-            number = _largest(scenes, path)
+            number = _largest(scenes, path, driver)
             self._scene: Any = scenes[number]
             self.info = self._described(driver, f"scene {number}" if len(scenes) > 1 else "")
         except (Refused, SlideError):
@@ -129,9 +129,9 @@ class SlideioSource:
             self._scene = self._slide = None
 
 
-def _largest(scenes: list[Any], path: Path) -> int:
+def _largest(scenes: list[Any], path: Path, driver: str) -> int:
     """Return the index of the scene with the most pixels that is no picture of the label or of the whole glass."""
-    named = [i for i, scene in enumerate(scenes) if not any(word in scene.name.lower() for word in _NOT_SLIDES)]
+    named = [i for i, scene in enumerate(scenes) if driver != "VSI" or not _NOT_SLIDES.search(scene.name)]
     if not named:
         raise Refused("it holds no slide", (SlideioBackend.name,))
     named.sort(key=lambda i: -int(scenes[i].rect[2]) * int(scenes[i].rect[3]))
