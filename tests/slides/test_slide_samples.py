@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,17 @@ def test_pixels_equal_openslide(shared_data: Path):
     ours = open_slide(path).read_region(0, 0, 2967, 2220)
     theirs = np.asarray(OpenSlide(path).read_region((0, 0), 0, (2220, 2967)))[..., :3]
     assert int(np.abs(ours.astype(int) - theirs).max()) <= 2
+
+
+def test_a_dicom_folder_without_endings(shared_data: Path, tmp_path: Path):
+    """As from an archive (PACS): the files are told by their content, and the slide is the finest of them."""
+    files = sorted((shared_data / "wsi-samples" / DICOM).iterdir())
+    for number, file in enumerate(files):
+        shutil.copy(file, tmp_path / f"IM{number:06d}")
+    (tmp_path / "README").write_text("exported")
+    slide, same = open_slide(tmp_path), open_slide(shared_data / "wsi-samples" / DICOM)
+    assert (slide.backend, slide.shape, slide.mpp) == ("OpenSlide", same.shape, same.mpp)
+    np.testing.assert_array_equal(slide.read_region(900, 800, 200, 300), same.read_region(900, 800, 200, 300))
 
 
 def test_dicom_shows_the_slide_it_was_made_from(shared_data: Path):

@@ -104,6 +104,62 @@ def test_three_channels_are_rgb_when_they_say_so(tmp_path: Path, names: list[str
     assert open_slide(path).is_rgb is rgb
 
 
+def ome_xml(names: list[str], files: list[str], own: int) -> bytes:
+    """OME-XML of one image, each channel of which is the first page of a file; ``own`` is the number of this file."""
+    uuids = [f"urn:uuid:{number:08d}-0000-0000-0000-000000000000" for number in range(len(files))]
+    data = "".join(
+        f'<TiffData FirstC="{c}" IFD="0" PlaneCount="1"><UUID FileName="{file}">{uuids[c]}</UUID></TiffData>'
+        for c, file in enumerate(files)
+    )
+    channels = "".join(f'<Channel ID="Channel:0:{c}" SamplesPerPixel="1" Name="{n}"/>' for c, n in enumerate(names))
+    return (
+        f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{uuids[own]}"><Image ID="Image:0">'
+        f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="80" SizeY="90" SizeC="{len(names)}" '
+        f'SizeZ="1" SizeT="1">{channels}{data}</Pixels></Image></OME>'
+    ).encode()
+
+
+def test_planes_in_several_files_are_refused(tmp_path: Path):
+    """OpenSlide would show the plane of a file as a grey slide."""
+    files = ["r.ome.tif", "g.ome.tif", "b.ome.tif"]
+    for own, file in enumerate(files):
+        text = ome_xml(["Red", "Green", "Blue"], files, own)
+        write_tiff(
+            tmp_path / file, picture(90, 80)[..., own], photometric="minisblack", tile=(64, 64), description=text
+        )
+    for file in files:
+        with pytest.raises(SlideError, match=r"planes are stored in several files; join them in one OME-TIFF"):
+            open_slide(tmp_path / file)
+    (tmp_path / "b.ome.tif").unlink()
+    with pytest.raises(SlideError, match="planes are stored in several files"):
+        open_slide(tmp_path / "r.ome.tif")
+
+
+def test_a_renamed_ome_tiff_is_read_from_itself(tmp_path: Path):
+    """Its metadata have its former name, which another file may have by now."""
+    text = ome_xml(["H"], ["old.ome.tif"], 0)
+    for name, pixels in (("new.ome.tif", picture(90, 80)), ("old.ome.tif", picture(90, 80, seed=1))):
+        write_tiff(tmp_path / name, pixels[..., 0], photometric="minisblack", tile=(64, 64), description=text)
+    np.testing.assert_array_equal(whole(open_slide(tmp_path / "new.ome.tif")), picture(90, 80)[..., 0])
+    (tmp_path / "old.ome.tif").unlink()
+    np.testing.assert_array_equal(whole(open_slide(tmp_path / "new.ome.tif")), picture(90, 80)[..., 0])
+
+
+@pytest.mark.parametrize("layout", ["pages", "samples"])
+def test_red_green_and_blue_planes_are_a_slide(tmp_path: Path, layout: str):
+    planes, path = np.moveaxis(picture(90, 80), -1, 0), tmp_path / "a.ome.tif"
+    if layout == "samples":
+        options: dict[str, Any] = {"photometric": "rgb", "planarconfig": "separate", "metadata": {"axes": "CYX"}}
+    else:
+        names = {"Name": ["Blue", "Red", "Green"]}
+        options = {"photometric": "minisblack", "metadata": {"axes": "CYX", "Channel": names}}
+        planes = planes[[2, 0, 1]]
+    tifffile.imwrite(path, planes, tile=(64, 64), **options)
+    slide = open_slide(path)
+    assert slide.is_rgb
+    np.testing.assert_array_equal(whole(slide), picture(90, 80))
+
+
 def test_alpha_is_laid_over_white(tmp_path: Path):
     pixels = picture(64, 64, channels=4)
     path = write_tiff(tmp_path / "a.tif", pixels, tile=(64, 64), extrasamples=["unassalpha"])

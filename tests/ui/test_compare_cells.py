@@ -10,6 +10,8 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 from napari.components import ViewerModel
+from qtpy.QtWidgets import QFileDialog
+from tests.spots.test_imaging import write_cosmx
 from tests.spots.test_xenium import write_xenium
 from tests.ui.conftest import GENES, MPP
 
@@ -105,3 +107,16 @@ def test_drawn_points_stand_for_their_own_rows():
     assert spots.layer.border_width.round(2).tolist() == [0.1, 0.22, 0.1]
     spots.layer.selected_data = {2}
     assert chosen[-1].tolist() == [6]
+
+
+def test_a_table_of_cosmx_is_opened_without_asking_for_positions(compare_dock, wait, slide_path, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    folder = write_cosmx(tmp_path / "flat", rng.uniform(500, 2000, (30, 2)), rng.poisson(3.0, (30, 3)) + 1)
+    asked = [str(folder / "S1_exprMat_file.csv.gz")]
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (asked.pop(), ""))
+    _, dock = compare_dock(slide_path)
+    wait(lambda: dock.state.slide is not None)
+    dock.spots._choose_file()
+    wait(lambda: dock.controller.spots.fit is not None)
+    assert dock.spots.text.text().startswith("30 cells, 3 genes")
+    assert "the instrument's own picture" in dock.controller.spots.fit.problem  # of 0.12 um, unlike the slide

@@ -33,6 +33,8 @@ _OPTIONAL = {
     "spatialdata": ("SpatialData", "spatialdata"),
     "pyarrow": ("Parquet, positions of Visium HD", "parquet"),
     "rdata": ("tables of R", "rdata"),
+    "slideio": ("slides of Olympus (VSI), CZI with JPEG XR, ZVI", "formats"),
+    "pyisyntax": ("slides of Philips (iSyntax)", "formats"),
     "openpyxl": ("Excel manifests", "excel"),
     "distributed": ("cohorts on several processes or computers", "cluster"),
     "transformers": ("foundation encoders", "foundation"),

@@ -8,6 +8,7 @@ from .backends.zarr_places import address_of as address_of
 from .identity import copy_identity as copy_identity
 from .patches import PatchReader as PatchReader
 from .patches import read_patches as read_patches
+from .pixel_size import is_in_um as is_in_um
 from .slide import Slide as Slide
 from .slide import open_slide as open_slide
 from .stains import STAINS as STAINS

@@ -29,6 +29,20 @@ def um_per(unit: str) -> float | None:
     return _UM_PER_UNIT.get(name, _UM_PER_UNIT.get(name.lower()))
 
 
+_MICROMETRES = re.compile(
+    r"(^|[_ ])(um|µm|micron|microns|micrometer|micrometre|micrometers|micrometres)$", re.IGNORECASE
+)
+
+
+def is_in_um(name: str) -> bool:
+    """Return whether a coordinate system of a SpatialData or a unit is in micrometres by its name.
+
+    >>> [is_in_um(name) for name in ("microns", "aligned_um", "global", "museum")]
+    [True, True, False, False]
+    """
+    return _MICROMETRES.search(name) is not None
+
+
 #: What has been reported: each implausible pixel size of a file once in a process.
 _REPORTED: set[tuple[object, tuple[str, Mpp]]] = set()
 

@@ -19,6 +19,7 @@ from .folders import find_slide as find_slide
 from .folders import find_spots as find_spots
 from .folders import sections as sections
 from .folders import tables_of_run as tables_of_run
+from .imaging import imaging_runs as imaging_runs
 from .libraries import library_of as library_of
 from .libraries import on_one_slide as on_one_slide
 from .libraries import require_one_library as require_one_library

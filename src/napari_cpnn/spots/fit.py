@@ -236,10 +236,10 @@ def _other_scale_text(spots: AnnData, implied: float, mpp: float, slide: str) ->
     if not is_of_cells(spots):
         return f"The pitch of the spots implies {implied:.3g} um per pixel, but {slide} has {mpp:.3g}"
     problem = f"The cells lie in pixels of {implied:.4g} um, but {slide} has {mpp:.4g}"
-    if spots.uns["napari_cpnn"].get("alignment") == "":  # Xenium's own picture
+    if spots.uns["napari_cpnn"].get("alignment") == "":  # the instrument's own picture
         problem += (
-            f" and no {XENIUM_ALIGNMENT} came with them: they are at their places on Xenium's own picture; open that "
-            "file by Move"
+            f" and no {XENIUM_ALIGNMENT} came with them: they are at their places on the instrument's own picture; "
+            "open the file of their alignment by Move"
         )
     return problem
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from napari_cpnn.counts import MatrixFile, is_usual, matrix_at, runs_in
 from napari_cpnn.errors import CpnnError, SlideError, SpotsError
 from napari_cpnn.spots.aggregation import libraries_of_folder
+from napari_cpnn.spots.imaging import imaging_runs
 from napari_cpnn.spots.likeness import most_alike, picture_of
 from napari_cpnn.spots.quality import is_of_cells
 from napari_cpnn.spots.segmented import outlines_file
@@ -70,8 +71,8 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
     ----------
     path
         A Space Ranger run, its ``outs`` or ``spatial`` folder, one of its matrices, a Visium HD run, one of its bin
-        sizes or its ``segmented_outputs``, a folder of several runs, an output folder of Xenium, a SpatialData
-        ``.zarr``, or an ``.h5ad`` with positions.
+        sizes or its ``segmented_outputs``, a folder of several runs, an output folder of Xenium, MERSCOPE or
+        CosMx, a SpatialData ``.zarr``, or an ``.h5ad`` with positions.
 
     Examples
     --------
@@ -86,6 +87,8 @@ def find_spots(path: str | Path) -> list[SpotsSource]:
                 return _tables_of_h5ad(path)
             if (xenium := xenium_folder(path)) is not None:
                 return _of_xenium(xenium)
+            if runs := imaging_runs(path):
+                return [SpotsSource(run.counts, f"{run.name}, cells") for run in runs]
             matrix = matrix_at(path) if is_usual(path) else None
             return [] if matrix is None else _of_matrix(matrix)
         if path.suffix.lower() == ".zarr":
@@ -108,6 +111,9 @@ def _tables_of_folder(path: Path) -> list[SpotsSource]:
     for folder in (path, path / "outs"):
         if (xenium := xenium_folder(folder)) is not None:
             return _of_xenium(xenium)
+    if imaged := imaging_runs(path):
+        paths = [path] if len(imaged) == 1 else [run.counts for run in imaged]
+        return [SpotsSource(place, f"{run.name}, cells") for place, run in zip(paths, imaged, strict=True)]
     bins = [folder for folder in (_bin_folder(path, size) for size in HD_BINS_UM) if folder is not None]
     found = [*bins, *_cell_folders(path)]
     if found:

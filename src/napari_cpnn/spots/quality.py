@@ -27,7 +27,7 @@ OF_CELLS = "cells"
 
 
 def is_of_cells(spots: AnnData) -> bool:
-    """Return whether a table holds measured single cells (Xenium, segmented Visium HD), not spots or bins.
+    """Return whether a table holds measured single cells (of Xenium, MERSCOPE, CosMx, Visium HD), not spots or bins.
 
     Examples
     --------

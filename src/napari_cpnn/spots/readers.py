@@ -13,6 +13,7 @@ from napari_cpnn.counts import MatrixFile, matrix_at, runs_in
 from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots.array import array_coordinates, fit_array, neighbour_distance
 from napari_cpnn.spots.h5ad import read_h5ad_spots
+from napari_cpnn.spots.imaging import imaging_runs, read_imaging
 from napari_cpnn.spots.legacy import is_legacy_table, read_legacy
 from napari_cpnn.spots.libraries import choose
 from napari_cpnn.spots.misfit import note_fit, warn_of_misfit
@@ -60,11 +61,13 @@ def read_spots(
         ``.h5ad`` with raw counts in ``layers["counts"]``, ``raw`` or ``X`` and positions in ``obsm["spatial"]``, an
         array of (x, y) or a table with named columns; an ``outs`` folder of Space Ranger, of which the filtered matrix
         is read, or one of its matrices (``.h5``, ``.mtx`` or its folder); its ``segmented_outputs``, whose cells then
-        serve as spots, located at their centroids; an output folder of Xenium, likewise; a SpatialData ``.zarr``.
+        serve as spots, located at their centroids; an output folder of Xenium, of a region of MERSCOPE or of CosMx
+        (flat files), or one of its tables, likewise; a SpatialData ``.zarr``.
     positions
         Spot table of legacy ST, with columns ``x, y, pixel_x, pixel_y`` and, where known, ``new_x, new_y, selected``.
         For an ``.h5ad`` or a matrix of Space Ranger: tissue positions that replace its own. For Xenium: the alignment
         of the H&E picture (``*_he_imagealignment.csv``); by default the one in the folder, or beside it with its name.
+        For MERSCOPE and CosMx: a file of the affine map from pixels of the H&E picture to those of the instrument.
     slide
         The slide on which the spots were measured; the positions are in its level-0 pixels.
     library
@@ -132,6 +135,10 @@ def _read(
     if (xenium := xenium_folder(source)) is not None:
         choose([xenium_name(xenium)], library, None, str(source))
         return read_xenium(xenium, positions)
+    runs = imaging_runs(source)
+    if runs:
+        name = choose([run.name for run in runs], library, slide, str(source))
+        return read_imaging(next(run for run in runs if run.name == name), positions)
     matrix = _matrix_of(source, library, slide)
     if matrix is not None:
         return _read_run(matrix, source, positions, library, slide)
@@ -142,8 +149,8 @@ def _read(
             raise SpotsError(f"{source} is a table of counts without positions; give its spot table as positions.")
         return read_legacy(source, positions)
     raise SpotsError(
-        f"{source} has an unknown format; give a .h5ad, a SpatialData .zarr, an outs folder of Space Ranger or Xenium, "
-        "or a table of legacy ST counts with its spot table."
+        f"{source} has an unknown format; give a .h5ad, a SpatialData .zarr, a folder of Space Ranger, Xenium, "
+        "MERSCOPE or CosMx, or a table of legacy ST counts with its spot table."
     )
 
 

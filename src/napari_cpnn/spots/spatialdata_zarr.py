@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import counts_of, require_sound
 from napari_cpnn.errors import CpnnWarning, SpotsError
+from napari_cpnn.slides import is_in_um
 from napari_cpnn.spots.libraries import spots_of_library
 from napari_cpnn.spots.spatialdata_choice import Annotated, has_library, image_of, is_named, one_of
 from napari_cpnn.storage import check_zarr
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from napari_cpnn.geometry import Mpp
     from napari_cpnn.slides import Slide
 
-_MICROMETRES = re.compile(
-    r"(^|[_ ])(um|µm|micron|microns|micrometer|micrometre|micrometers|micrometres)$", re.IGNORECASE
-)
 #: Tolerance for image pixels to equal the units of a coordinate system.
 _SAME = 1e-6
 
@@ -261,7 +258,7 @@ def _full_resolution(systems: dict[str, Any], path: Path) -> str:
     if "global" in systems:
         return "global"
     names = [name for name in systems if "downscaled" not in name]
-    for name in sorted(names, key=lambda name: bool(_MICROMETRES.search(name))):
+    for name in sorted(names, key=is_in_um):
         return str(name)
     raise SpotsError(
         f"{path} has no coordinate system of the full-resolution image; found {', '.join(map(str, systems)) or 'none'}."
@@ -270,7 +267,7 @@ def _full_resolution(systems: dict[str, Any], path: Path) -> str:
 
 def _is_in_um(path: Path, region: str, system: str) -> bool:
     """Return whether a coordinate system is in micrometres, by its name or the axis units of the shapes."""
-    if _MICROMETRES.search(system):
+    if is_in_um(system):
         return True
     folder = path / "shapes" / region
     file = next((folder / name for name in ("zarr.json", ".zattrs") if (folder / name).is_file()), None)
@@ -279,7 +276,7 @@ def _is_in_um(path: Path, region: str, system: str) -> bool:
     content = read_json(file, SpotsError)
     given = content.get("attributes", content).get("coordinateTransformations", [])
     outputs = [one["output"] for one in given if one.get("output", {}).get("name") == system]
-    return any(_MICROMETRES.search(str(axis.get("unit", ""))) for output in outputs for axis in output.get("axes", []))
+    return any(is_in_um(str(axis.get("unit", ""))) for output in outputs for axis in output.get("axes", []))
 
 
 def _matrix(transformation: Any) -> FloatArray:

@@ -9,19 +9,16 @@ xenium-onboard-analysis/latest/analysis/xoa-output-at-a-glance.
 from __future__ import annotations
 
 import importlib.util
-import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import MatrixFile, matrix_at, read_table
 from napari_cpnn.errors import SpotsError
-from napari_cpnn.geometry import is_plausible_mpp
-from napari_cpnn.spots.affine import XENIUM_ALIGNMENT, inverted, read_affine
+from napari_cpnn.spots.affine import XENIUM_ALIGNMENT
+from napari_cpnn.spots.frames import InstrumentFrame, frame_on
 from napari_cpnn.spots.quality import OF_CELLS
 from napari_cpnn.untrusted import read_json, reading, require_memory
 
@@ -46,29 +43,6 @@ _CONTROL = re.compile(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class XeniumFrame:
-    """Where micrometres of Xenium lie on a picture.
-
-    Attributes
-    ----------
-    matrix
-        ``(2, 3)``: level-0 pixels ``(x, y) = matrix @ (x, y, 1)`` of um.
-    mpp
-        Micrometres per pixel of that picture.
-    alignment
-        Name of the file of the alignment; empty if the picture is Xenium's own.
-    """
-
-    matrix: FloatArray
-    mpp: float
-    alignment: str
-
-    def to_pixels(self, xy_um: FloatArray) -> FloatArray:
-        """Return level-0 pixels ``(N, 2)`` of positions ``(x, y)`` in um."""
-        return np.asarray(xy_um @ self.matrix[:, :2].T + self.matrix[:, 2])
-
-
 def xenium_folder(path: Path) -> Path | None:
     """Return the Xenium output folder that a path is, or is a main file of; ``None`` for anything else."""
     folder = path if path.is_dir() and path.name != _MATRIX else path.parent
@@ -85,7 +59,7 @@ def xenium_name(folder: Path) -> str:
     return folder.parent.name if folder.name == "outs" and folder.parent.name else folder.name
 
 
-def xenium_frame(folder: Path, alignment: Path | None = None) -> XeniumFrame:
+def xenium_frame(folder: Path, alignment: Path | None = None) -> InstrumentFrame:
     """Return where a Xenium folder's micrometres lie: on the H&E picture by its alignment, else on Xenium's own.
 
     Parameters
@@ -102,19 +76,7 @@ def xenium_frame(folder: Path, alignment: Path | None = None) -> XeniumFrame:
     """
     mpp = _pixel_size(folder)
     to_xenium = np.array([[1 / mpp, 0.0, 0.0], [0.0, 1 / mpp, 0.0]])
-    file = alignment or _alignment_of(folder)
-    if file is None:
-        return XeniumFrame(to_xenium, mpp, "")
-    read = read_affine(file)
-    back = read if file.name.endswith(XENIUM_ALIGNMENT) else inverted(read)
-    sides = mpp / np.linalg.svd(back[:, :2], compute_uv=False)
-    if not is_plausible_mpp((float(sides[0]), float(sides[1]))):
-        raise SpotsError(
-            f"{file} gives the H&E picture pixels of {sides[0]:.3g} x {sides[1]:.3g} um, which no microscope has; get "
-            "the file again."
-        )
-    scale = math.sqrt(abs(float(np.linalg.det(back[:, :2]))))
-    return XeniumFrame(np.column_stack([back[:, :2] / mpp, back[:, 2]]), mpp / scale, file.name)
+    return frame_on(to_xenium, mpp, alignment or _alignment_of(folder))
 
 
 def read_xenium(folder: Path, alignment: Path | None = None) -> tuple[AnnData, dict[str, int]]:

@@ -11,7 +11,7 @@ from napari_cpnn.untrusted import reading
 #: File extensions supported by :func:`napari_cpnn.open_slide`, for a reader plugin.
 SLIDE_SUFFIXES = (
     ".svs", ".tif", ".tiff", ".btf", ".tf8", ".qptiff", ".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif",
-    ".svslide", ".dcm", ".czi", ".ozx", ".jpg", ".jpeg", ".png", ".bmp",
+    ".svslide", ".dcm", ".czi", ".vsi", ".zvi", ".isyntax", ".ozx", ".jpg", ".jpeg", ".png", ".bmp",
 )  # fmt: skip
 
 _HEAD_BYTES = 256
@@ -19,12 +19,15 @@ _HEAD_BYTES = 256
 
 def backends() -> tuple[Backend, ...]:
     """Return all backends; their libraries are imported here rather than with the package."""
+    from napari_cpnn.slides.backends.isyntax import ISyntaxBackend
     from napari_cpnn.slides.backends.ome_zarr import OmeZarrBackend
     from napari_cpnn.slides.backends.openslide import OpenSlideBackend
     from napari_cpnn.slides.backends.plain import PlainBackend
+    from napari_cpnn.slides.backends.slideio import SlideioBackend
     from napari_cpnn.slides.backends.tiff import TiffBackend
 
-    return TiffBackend(), OpenSlideBackend(), PlainBackend(), OmeZarrBackend()
+    ours = TiffBackend(), OpenSlideBackend(), PlainBackend(), OmeZarrBackend()
+    return *ours, SlideioBackend(), ISyntaxBackend()
 
 
 def open_source(path: Path | str, name: str | None = None) -> tuple[str, Source]:
@@ -35,7 +38,7 @@ def open_source(path: Path | str, name: str | None = None) -> tuple[str, Source]
     path
         File to open, or the address of an OME-Zarr.
     name
-        Name of the only backend to try; a slide that is re-opened keeps its backend.
+        Name of the only backend to try, of whatever file; a slide that is re-opened keeps its backend.
 
     Raises
     ------
@@ -52,7 +55,7 @@ def open_source(path: Path | str, name: str | None = None) -> tuple[str, Source]
     said: list[str] = []
     may_try: tuple[str, ...] | None = None
     for rank, backend in ranked:
-        if rank == 0 or (name is not None and backend.name != name) or (may_try and backend.name not in may_try):
+        if (rank == 0 if name is None else backend.name != name) or (may_try and backend.name not in may_try):
             continue
         answer = _ask(backend, path)
         if not isinstance(answer, Refused):

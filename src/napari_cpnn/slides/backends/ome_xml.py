@@ -82,7 +82,9 @@ class OmeXml:
             return
         other = self._path.parent / name
         if Path(name).name != name or "\0" in name or (other.exists() and not other.is_file()):
-            raise Refused("its planes are stored in several files")
+            if len({one.get("FileName") for one in self._root.iter() if _tag(one) == "UUID"}) > 1:
+                raise in_several_files(self._path)
+            raise Refused("its planes are stored in several files")  # but others may find all of them in this one
 
     def pixel_sizes(self, page: Any) -> list[tuple[str, Mpp]]:
         """Return PhysicalSizeX and Y of the image with the size of level 0."""
@@ -125,6 +127,14 @@ class OmeXml:
             size = pixels.get("SizeY"), pixels.get("SizeX")
             if _tag(pixels) == "Pixels" and size == (str(page.imagelength), str(page.imagewidth)):
                 yield pixels
+
+
+def in_several_files(path: Path) -> SlideError:
+    """Return the error for a file with some of the planes of a slide; others would show one of them as the slide."""
+    return SlideError(
+        f"{path} is not opened, since its planes are stored in several files; join them in one OME-TIFF, as with "
+        "bfconvert of Bio-Formats, and open that."
+    )
 
 
 def _tag(element: ET.Element) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from napari_cpnn.errors import SlideError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.slides.backends.base import MAX_SIDE_PX, ByteLRU, Pixels, Refused, SourceInfo, over_white
+from napari_cpnn.slides.backends.element_frames import element_mpp, is_of_element
 from napari_cpnn.slides.backends.zarr_places import (
     FolderPlace,
     ZarrPlace,
@@ -116,7 +117,7 @@ class OmeZarrSource:
             channels=channels,
             rgb=is_rgb,
             dtype=dtype,
-            pixel_sizes=_pixel_sizes(scales[0], units, (y, x)),
+            pixel_sizes=_pixel_sizes(scales[0], units, (y, x), element_mpp(image, folder)),
             properties={"format": f"OME-Zarr {str(image.get('version', '') or facts.get('version', ''))[:8]}".strip()},
             view=place.name if PurePath(folder).parent.name == "images" else "",
         )
@@ -255,15 +256,19 @@ def _scale(image: dict[str, Any], dataset: dict[str, Any], n: int) -> list[float
     for holder in (dataset, image):
         steps = holder.get("coordinateTransformations")
         for step in steps if isinstance(steps, list) else []:
-            values = step.get("scale") if isinstance(step, dict) and step.get("type") == "scale" else None
+            is_scale = isinstance(step, dict) and step.get("type") == "scale" and not is_of_element(step)
+            values = step.get("scale") if is_scale else None
             if isinstance(values, list) and len(values) == n and all(isinstance(v, (int, float)) for v in values):
                 scale, stated = [a * float(b) for a, b in zip(scale, values, strict=True)], True
     return scale if stated and all(math.isfinite(v) and v > 0 for v in scale) else None
 
 
 def _pixel_sizes(
-    scale: list[float] | None, units: list[float | None], at: tuple[int, int]
+    scale: list[float] | None, units: list[float | None], at: tuple[int, int], element: Mpp | None
 ) -> tuple[tuple[str, Mpp], ...]:
+    if element is not None:  # of the finest level, whose own scale comes first
+        y, x = (1.0, 1.0) if scale is None else (scale[i] for i in at[:2])
+        return (("SpatialData", (element[0] * y, element[1] * x)),)
     if scale is None or units[0] is None or units[1] is None:
         return ()
     return (("OME-Zarr", (scale[at[0]] * units[0], scale[at[1]] * units[1])),)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,17 @@ from napari_cpnn.errors import SlideError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.slides.backends.base import MAX_SIDE_PX, Pixels, Refused, SourceInfo, over_white
 from napari_cpnn.slides.backends.bounds import crop_of, cropped_levels
+from napari_cpnn.slides.backends.trials import require_readable
 from napari_cpnn.slides.pixel_size import parse_um
 from napari_cpnn.slides.pyramid import true_levels
-from napari_cpnn.untrusted import check_in_child, reason_of
+from napari_cpnn.untrusted import reason_of
 
 VENDOR_SUFFIXES = frozenset((".ndpi", ".ndpis", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi"))
 _TIFF_SUFFIXES = frozenset((".svs", ".tif", ".tiff", ".btf"))
 _ONE_FILE = _TIFF_SUFFIXES | {".ndpi", ".scn", ".bif", ".svslide", ".czi", ".ndpis", ".vms", ".vmu"}
 
-# OpenSlide aborts the process if a damaged file makes it allocate too much memory, and may hang on others. So a child
-# process opens each file first, and reads the corner and the middle of each level. Errors that OpenSlide reports are
-# ignored here, since they recur in the main process.
+# OpenSlide aborts the process if a damaged file makes it allocate too much memory, and may hang on others. Errors that
+# it reports are ignored here, since they recur in the main process.
 _TRIAL = """
 import openslide
 try:
@@ -43,8 +42,6 @@ for level, (width, height) in enumerate(sizes):
         except openslide.OpenSlideError:
             slide = openslide.OpenSlide(sys.argv[1])
 """
-_TRIAL_SECONDS = 8.0
-_TRIAL_MB = 1536
 
 
 class OpenSlideSource:
@@ -53,7 +50,8 @@ class OpenSlideSource:
     def __init__(self, path: Path) -> None:
         import openslide
 
-        _try_in_child(path)
+        _refuse_pipes(path)
+        require_readable(_TRIAL, path)
         self._path = path
         self._error = openslide.OpenSlideError
         self._lock = threading.Lock()
@@ -126,13 +124,6 @@ class OpenSlideSource:
             self._handle = None
 
 
-def _try_in_child(path: Path) -> None:
-    """Raise an error for a file that makes OpenSlide abort or hang."""
-    _refuse_pipes(path)
-    stat = path.stat()
-    _tried(str(path), stat.st_size, stat.st_mtime_ns)
-
-
 def _refuse_pipes(path: Path) -> None:
     """Raise an error if the folder has pipes: OpenSlide opens all files next to a DICOM or in an MRXS folder."""
     folder = path.with_suffix("") if path.suffix.lower() == ".mrxs" else path.parent
@@ -142,11 +133,6 @@ def _refuse_pipes(path: Path) -> None:
         for entry in entries:
             if not entry.is_file() and not entry.is_dir() and Path(entry).is_fifo():
                 raise SlideError(f"{path} is not opened, since {entry.name} in {folder} is a pipe; remove it.")
-
-
-@lru_cache(maxsize=256)
-def _tried(path: str, _size: int, _mtime_ns: int) -> None:
-    check_in_child(_TRIAL, [path], path, SlideError, seconds=_TRIAL_SECONDS, memory_mb=_TRIAL_MB)
 
 
 def _pixel_sizes(props: Mapping[str, str]) -> tuple[tuple[str, Mpp], ...]:

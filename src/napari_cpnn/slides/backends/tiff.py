@@ -16,7 +16,7 @@ import tifffile
 from napari_cpnn.errors import CpnnWarning, SlideError
 from napari_cpnn.geometry import Mpp
 from napari_cpnn.slides.backends.base import MAX_SIDE_PX, Pixels, Refused, SourceInfo
-from napari_cpnn.slides.backends.ome_xml import OmeXml
+from napari_cpnn.slides.backends.ome_xml import OmeXml, in_several_files
 from napari_cpnn.slides.backends.tiff_headers import require_sound_chain
 from napari_cpnn.slides.backends.tiff_tiles import JPEG, Plane, PlaneKind, TileReader
 from napari_cpnn.slides.orientation import as_orientation
@@ -170,7 +170,7 @@ def _planes(tif: Any, series: Any, size: int, colours: tuple[int, int, int] | No
         index = int(np.ravel_multi_index(where, sizes)) if lead else 0
         one = series.pages[index]
         if one is None or one.parent.filehandle.name != tif.filehandle.name:
-            raise Refused("its planes are stored in several files")
+            raise in_several_files(Path(tif.filehandle.path))
         kind = _kind_of(one.keyframe)
         planes += [Plane(one, size, sample, kind) for sample in _separate_samples(one.keyframe, kind)]
     if colours is None or len(planes) != 3 or page.samplesperpixel != 1:

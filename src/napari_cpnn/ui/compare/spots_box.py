@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QInputDialog, QMenu, QWidget
 from superqt.utils import qdebounced
 
 from napari_cpnn.errors import CpnnError
-from napari_cpnn.spots import SpotsSource, is_warped, library_of, move_back, move_of, xenium_folder
+from napari_cpnn.spots import SpotsSource, imaging_runs, is_warped, library_of, move_back, move_of, xenium_folder
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.frame import (
     Dock,
@@ -49,7 +49,7 @@ class SpotsBox(QWidget):
         self._taken: Layer | None = None  # the layer of the spots in use
         self._wanted: Layer | None = None
         self.open_file = button("Open file ...", "a table of legacy ST, .h5ad, or a matrix .h5 of Space Ranger")
-        tip = "a run of Space Ranger, Visium HD included, or of Xenium, or a SpatialData .zarr"
+        tip = "a run of Space Ranger, Visium HD included, of Xenium, MERSCOPE or CosMx, or a SpatialData .zarr"
         self.open_folder = button("Open folder ...", tip)
         self.choices = slim_combo("the spots in use: those of a layer, or bins of another size")
         self.text = TextLabel()
@@ -65,7 +65,7 @@ class SpotsBox(QWidget):
         # Later: our layer must not be removed while napari is still removing others.
         self._taken_removed_later = qdebounced(self._taken_removed, timeout=0, parent=self)
         self.open_file.clicked.connect(self._choose_file)
-        title = "Open a folder of Space Ranger or Xenium, or SpatialData"
+        title = "Open a folder of Space Ranger, Xenium, MERSCOPE or CosMx, or SpatialData"
         self.open_folder.clicked.connect(lambda: open_folder(self, title, self.open))
         self.choices.activated.connect(self._chosen)
         self.take_mpp.clicked.connect(self._take_mpp)
@@ -157,7 +157,8 @@ class SpotsBox(QWidget):
         if not name:
             return
         positions = ""
-        if name.endswith(_TEXT_TABLES) and xenium_folder(Path(name)) is None:
+        of_cells = xenium_folder(Path(name)) is not None or bool(imaging_runs(Path(name)))
+        if name.endswith(_TEXT_TABLES) and not of_cells:
             title = "The spot table with the positions"
             positions, _ = QFileDialog.getOpenFileName(self, title, str(Path(name).parent))
         self.open(name, positions or None)

@@ -54,8 +54,8 @@ def message_of(state: ExploreState, has_spots: bool, fit: SpotFit | None) -> str
         return "The pixel size of the slide is not known: give it in the Explore dock."
     if not has_spots:
         return (
-            "No spots yet: open or drop a folder of Space Ranger or Xenium, .h5ad or SpatialData, or open a table of "
-            "legacy ST."
+            "No spots yet: open or drop a folder of Space Ranger, Xenium, MERSCOPE or CosMx, .h5ad or SpatialData, or "
+            "open a table of legacy ST."
         )
     if fit is not None and fit.problem:
         return fit.problem
