@@ -203,11 +203,11 @@ def test_a_slide_of_which_nothing_can_be_read_says_so():
 
 def _handles(array: Any) -> tuple[Any, Any]:
     from napari_cpnn.slides.backends.arrays import ArraySource
+    from napari_cpnn.slides.handles import Handles
     from napari_cpnn.slides.pyramid import Pyramid
-    from napari_cpnn.slides.slide import _Handles
 
     source = ArraySource([array])
-    return _Handles(None, "arrays", Pyramid(source)), source.info
+    return Handles(None, "arrays", Pyramid(source)), source.info
 
 
 @pytest.mark.parametrize("name", ["a\0b.svs", "x" * 300 + ".svs", "a" * 5000])

@@ -38,7 +38,7 @@ def test_patterns_are_those_that_the_reader_takes(manifest):
     from napari_cpnn.ui.layers.reader import PLAIN_SUFFIXES
 
     patterns = {p.removeprefix("*") for p in manifest.contributions.readers[0].filename_patterns}
-    assert patterns == set(SLIDE_SUFFIXES) - set(PLAIN_SUFFIXES) | {".zarr"}  # a folder
+    assert patterns == set(SLIDE_SUFFIXES) - set(PLAIN_SUFFIXES) | {".zarr", ".zarr.zip"}
 
 
 def test_commands_say_what_they_belong_to(manifest):

@@ -47,7 +47,7 @@ def is_in_um(name: str) -> bool:
 _REPORTED: set[tuple[object, tuple[str, Mpp]]] = set()
 
 
-def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: object) -> tuple[str, Mpp] | None:
+def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: object, stacklevel: int = 3) -> tuple[str, Mpp] | None:
     """Return the first plausible candidate; issue a :class:`CpnnWarning` if there are only implausible ones.
 
     For each file it is issued once.
@@ -64,7 +64,7 @@ def choose_mpp(claims: Iterable[tuple[str, Mpp]], path: object) -> tuple[str, Mp
             f"The pixel size of {mpp[1]:.4g} um/px in {path} ({where}) is implausible for a microscope and is "
             "ignored; give the true one as mpp.",
             CpnnWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return None
 

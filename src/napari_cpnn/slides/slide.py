@@ -329,14 +329,16 @@ def open_slide(path: str | Path, mpp: float | tuple[float, float] | None = None)
     notice = orientation_notice(info.orientation, file)
     if notice is not None:
         warnings.warn(notice, CpnnWarning, stacklevel=2)
-    return Slide(handles, info, name=_display_name(asked, file), mpp=_pixel_size(info, given, file), identity=identity)
+    return Slide(
+        handles, info, name=_display_name(asked, file), mpp=_pixel_size(info, given, file, 4), identity=identity
+    )
 
 
 def _open_address(address: str, given: Mpp | None) -> Slide:
     backend, source = open_source(address)
     handles = Handles(None, backend, Pyramid(source, address), address)
     name = address.rsplit("/", 1)[-1].removesuffix(".zarr").removesuffix(".ome")
-    slide = Slide(handles, source.info, name=name, mpp=_pixel_size(source.info, given, address), identity="")
+    slide = Slide(handles, source.info, name=name, mpp=_pixel_size(source.info, given, address, 5), identity="")
     facts = (address, slide.level_shapes, slide.shape, str(slide.dtype), source.info.pixel_sizes)
     level = len(source.info.level_shapes) - 1
     height, width = (min(n, CHUNK_PX) for n in slide.level_shapes[level])
@@ -345,10 +347,10 @@ def _open_address(address: str, given: Mpp | None) -> Slide:
     return slide
 
 
-def _pixel_size(info: SourceInfo, given: Mpp | None, what: object) -> Mpp | None:
+def _pixel_size(info: SourceInfo, given: Mpp | None, what: object, stacklevel: int) -> Mpp | None:
     """Return the pixel size that is given, or that of the file, and note in the properties where it is from."""
     if given is None:
-        found = choose_mpp(info.pixel_sizes, what)
+        found = choose_mpp(info.pixel_sizes, what, stacklevel)
         if found is not None:
             info.properties["pixel size from"], given = found
     else:
