@@ -30,7 +30,8 @@ class Comparison:
     def __init__(self, state: ExploreState) -> None:
         self._state = state
         self.spots: AnnData | None = None  # the table of all spots
-        self.genes: MeasuredGenes | None = None  # of all spots, once they have been counted
+        self.drawn: IntArray = np.empty(0, np.intp)  # rows of those that are drawn
+        self.genes: MeasuredGenes | None = None  # counted in all spots, expression of the drawn ones
         self.measured_gene: tuple[str, _Values] | None = None  # shown as measured while nothing is predicted
         self.quantity: Quantity = "measured"
         self.one_scale = True  # same colour range of measured and predicted values; predictions often vary less
@@ -100,7 +101,10 @@ class Comparison:
         return np.empty(0, np.intp) if self.compared is None else self.compared.obs["row"].to_numpy().astype(np.intp)
 
     def values(self, quantity: Quantity) -> _Values:
-        """Return ``(n,)`` values at the compared spots, or ``(N,)`` at all spots if not compared; may be empty."""
+        """Return ``(n,)`` values at the compared spots, or of a gene without predictions at the drawn ones, ``(k,)``.
+
+        Counts and numbers of genes are of all spots, ``(N,)``. May be empty.
+        """
         if quantity not in PAIRED:
             if self.genes is None:
                 return _NONE
@@ -109,16 +113,16 @@ class Comparison:
             return cast("_Values", getattr(self.pair, quantity))
         return self.measured_gene[1] if self.gene_alone and self.measured_gene and quantity == "measured" else _NONE
 
-    def values_at(self, quantity: Quantity, rows: IntArray | slice = slice(None)) -> _Values:
-        """Return ``(k,)`` values at rows of the table, all by default, NaN where nothing was compared; may be empty."""
+    def drawn_values(self, quantity: Quantity) -> _Values:
+        """Return ``(k,)`` values at the drawn spots, NaN where nothing was compared; may be empty."""
         values = self.values(quantity)
-        if not len(values):
+        if not len(values) or self.spots is None or (quantity in PAIRED and self.compared is None):
             return values
-        if quantity not in PAIRED or self.spots is None or self.compared is None:
-            return values[rows]
-        found = np.full(self.spots.n_obs, np.nan, dtype=np.float32)
-        found[self.rows()] = values
-        return found[rows]
+        if quantity in PAIRED:
+            found = np.full(self.spots.n_obs, np.nan, dtype=np.float32)
+            found[self.rows()] = values
+            values = found
+        return values[self.drawn]
 
     def limits(self, quantity: Quantity | None = None) -> tuple[float, float]:
         """Return the colour range; that of predictions is used for the map too, that of differences is symmetric."""
@@ -134,8 +138,9 @@ class Comparison:
 
     def text(self) -> str:
         """Describe the scores, such as ``ERBB2: PCC 0.41, SCC 0.38, ceiling 0.62, over 184 spots``."""
-        if self.gene_alone:
-            return measured_text(self.gene_alone, self.values("measured"), noun_of(self.spots))
+        if self.gene_alone and self.genes is not None and self.spots is not None:
+            share = self.genes.share_with(self.gene_alone)
+            return measured_text(self.gene_alone, share, self.spots.n_obs, noun_of(self.spots))
         row = cast("pd.Series", self.scores.loc[self.gene]) if self.scores is not None and self.gene else None
         noun, signature = noun_of(self.spots), self.signature
         text = pair_text(self.pair, row, noun) if signature is None else signature_text(signature, noun)

@@ -182,7 +182,7 @@ class CompareController:
         comparison = self.comparison
 
         def work() -> tuple[MeasuredGenes, Any]:
-            genes = comparison.genes or MeasuredGenes(spots)
+            genes = comparison.genes or MeasuredGenes(spots, comparison.drawn)
             return genes, genes.of(gene)
 
         def ready(found: tuple[MeasuredGenes, Any]) -> None:
@@ -321,6 +321,7 @@ class CompareController:
         from napari_cpnn.spots import MeasuredGenes, summarise_genes
 
         self.comparison.spots = spots = self.spots.table
+        self.comparison.drawn = drawn = self.spots.drawn_rows()
         self.measured = self.comparison.measured_gene = self.comparison.genes = None
         self._tasks.forget("measured", "measured gene")
 
@@ -329,4 +330,4 @@ class CompareController:
             (self.compared_changed if self.comparison.compared is None else self.quantity_changed).emit()
 
         if spots is not None:
-            self._tasks.run("measured", "", lambda: (summarise_genes(spots), MeasuredGenes(spots)), ready)
+            self._tasks.run("measured", "", lambda: (summarise_genes(spots), MeasuredGenes(spots, drawn)), ready)

@@ -269,7 +269,7 @@ class Compare(Dock):
 
     def _paint_spots(self) -> None:
         comparison, quantity = self.controller.comparison, self.controller.comparison.quantity
-        values = comparison.values_at(quantity, self.controller.spots.drawn_rows())
+        values = comparison.drawn_values(quantity)
         self.painted = None
         if not len(values):
             self.range_text.setText("")
