@@ -1,34 +1,37 @@
 """Time to switch the gene of a 450 x 450 map with 49 cell types, 16 programs and 10,000 genes (target: 16 ms).
 
     python benchmarks/gene_switch.py [--side 450] [--processor-time]
+    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/gene_switch.py --canvas
 
 Beside it, what it would cost to decode from the float16 arrays of the file each time, and decoding with painting the
-overlay, of single patches and averaged over discs of 600 um.
+overlay, of single patches and averaged over discs of 600 um. With ``--canvas``, from the key (N, the next gene) to the
+drawn frame in a napari window with the Explore dock (target: 33 ms), processor time of the window's thread, and its
+parts. Drawing includes the upload of the texture; under a virtual display it is done in software.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
+import pstats
+import threading
 import time
+from typing import Any
 
 import numpy as np
+from vispy.scene import SceneCanvas
 
-from common import print_table
+from common import print_table, random_model
 from napari_cpnn import painting
 from napari_cpnn.geometry import Grid
-from napari_cpnn.mapping import CompositionMap
+from napari_cpnn.mapping import CompositionMap, MapProgress
 from napari_cpnn.models import Decoder
+from napari_cpnn.slides import Slide
 
 C, R, G = 49, 16, 10_000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=450)
-    parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--processor-time", action="store_true", help="for a busy machine")
-    args = parser.parse_args()
-    clock = time.process_time if args.processor_time else time.perf_counter
+def filled_map(side: int) -> CompositionMap:
     rng = np.random.default_rng(0)
     decoder = Decoder(
         tuple(f"GENE{i}" for i in range(G)),
@@ -38,9 +41,156 @@ def main() -> None:
         rng.random(G).astype(np.float32),
         rng.normal(size=(R, G)).astype(np.float32),
     )
-    cmap = CompositionMap(Grid((args.side, args.side), 112.0), decoder)
-    n = args.side**2
+    cmap = CompositionMap(Grid((side, side), 112.0), decoder)
+    n = side**2
     cmap.fill(np.arange(n), rng.dirichlet(np.ones(C), n), rng.normal(size=(n, R)))
+    return cmap
+
+
+class KeptMap:
+    """What the docks ask of a mapper, of a map that is complete."""
+
+    device, arithmetic, error, n_computed = "cpu", "float32", None, 0
+
+    def __init__(self, cmap: CompositionMap, slide: Slide) -> None:
+        self.map, self.slide, self.grid = cmap, slide, cmap.grid
+
+    def progress(self) -> MapProgress:
+        n = int(self.map.tissue.sum())
+        return MapProgress(n, n, 0, 0.0, running=True, idle=True, message="")
+
+    def nothing(self, *_: object) -> None:
+        pass
+
+    set_viewport = map_whole_slide = map_areas = pause = resume = stop = nothing
+
+
+class Parts:
+    """Processor time of the window's thread in some functions, in ms, without that of others inside."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+        self._inside = [0.0]
+
+    def watch(self, owner: Any, function: str, part: str) -> None:
+        plain = getattr(owner, function)
+
+        def watched(*args: Any, **keywords: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                return plain(*args, **keywords)
+            self._inside.append(0.0)
+            start = time.thread_time()
+            try:
+                return plain(*args, **keywords)
+            finally:
+                took = time.thread_time() - start
+                self.ms[part] = self.ms.get(part, 0.0) + 1e3 * (took - self._inside.pop())
+                self._inside[-1] += took
+
+        setattr(owner, function, watched)
+
+
+def in_window(cmap: CompositionMap, repeats: int, *, profile: bool) -> None:
+    import napari
+    from napari._vispy.canvas import VispyCanvas
+    from napari.layers import Image
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QApplication
+
+    from napari_cpnn.ui.explore import Explore
+    from napari_cpnn.ui.explore.overlay import Overlay
+    from napari_cpnn.ui.explore.overlays import Overlays
+    from napari_cpnn.ui.layers import slide_layer
+
+    parts = Parts()
+    for owner, function, part in (
+        (VispyCanvas, "on_draw", "drawing, our and napari's reactions to it"),
+        (SceneCanvas, "_draw_scene", "drawing"),
+        (CompositionMap, "expression", "values"),
+        (painting, "paint", "painting"),
+        (painting, "magnified", "painting"),
+        (Overlay, "paint", "painting"),
+        (Overlays, "_set_limits", "limits of the layer"),
+        (Image, "refresh", "refreshing the layer"),
+        (Overlays, "_shown_changed", "our reactions on the canvas"),
+    ):
+        parts.watch(owner, function, part)
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 940)
+    app = QApplication.instance()
+    side = cmap.grid.shape[0] * 224
+    levels = [np.broadcast_to(np.uint8(235), (side >> k, side >> k, 3)) for k in range(0, 8, 2)]
+    slide = Slide.from_arrays(levels, (0.5, 0.5))
+    data, keywords, _ = slide_layer(slide)
+    layer = viewer.add_image(data, **keywords)
+    dock = Explore(viewer)
+    viewer.window.add_dock_widget(dock, name="Explore")
+    window, canvas = viewer.window._qt_viewer, viewer.window._qt_viewer.canvas  # noqa: SLF001
+    drawn: list[int] = []
+    canvas._scene_canvas.events.draw.connect(lambda _event: drawn.append(1), position="last")  # noqa: SLF001
+
+    def wait(seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            app.processEvents()
+            time.sleep(0.005)
+
+    wait(1)
+    model = random_model("squeezenet", n_types=C, n_genes=G, n_programs=R)
+    dock.state.set_slide(layer, slide)
+    dock.state.set_model(model)
+    dock.state.set_mapper(KeptMap(cmap, slide))
+    dock.controller.show_gene("GENE100")
+    wait(10)  # letters and shaders
+    native = canvas.native
+    native.setFocus()
+    profiler = cProfile.Profile(time.thread_time) if profile else None
+    found: list[dict[str, float]] = []
+    for _ in range(repeats):
+        wait(0.1)
+        shown = dock.state.shown
+        parts.ms.clear()
+        drawn.clear()
+        if profiler is not None:
+            profiler.enable()
+        begun, start = time.perf_counter(), time.thread_time()
+        QTest.keyClick(native, "N")
+        while not drawn or dock.state.shown == shown:
+            app.processEvents()
+        took = time.thread_time() - start
+        wall = time.perf_counter() - begun
+        if profiler is not None:
+            profiler.disable()
+        whole = {"key to drawn frame": 1e3 * took, "the same by the clock": 1e3 * wall}
+        found.append(whole | parts.ms | {"the rest: events, texts, lists": 1e3 * took - sum(parts.ms.values())})
+    del window
+    viewer.close()
+    names = list(dict.fromkeys(name for one in found for name in one))
+    rows = []
+    for name in names:
+        times = np.array([one.get(name, 0.0) for one in found])
+        rows.append([name, *(f"{np.percentile(times, q):.1f}" for q in (50, 99)), f"{times.max():.1f}"])
+    print_table(f"Another gene of a {cmap.grid.shape[0]} x {cmap.grid.shape[1]} map in a window, processor time (ms)",
+                ["part", "median", "p99", "max"], rows)  # fmt: skip
+    if profiler is not None:
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
+        pstats.Stats(profiler).sort_stats("cumtime").print_stats(60)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=450)
+    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--canvas", action="store_true", help="in a napari window, from the key to the drawn frame")
+    parser.add_argument("--profile", action="store_true", help="of the window: print where its time goes")
+    parser.add_argument("--processor-time", action="store_true", help="for a busy machine")
+    args = parser.parse_args()
+    clock = time.process_time if args.processor_time else time.perf_counter
+    cmap = filled_map(args.side)
+    if args.canvas:
+        in_window(cmap, args.repeats, profile=args.profile)
+        return
+    rng, n, decoder = np.random.default_rng(0), args.side**2, cmap.decoder
     weights, programs = cmap.weights, cmap.programs
     painter, n_px = painting.Painter(cmap.tissue), painting.pixels_per_patch(cmap.grid)
     painting.catch_up(painter, cmap)
