@@ -59,6 +59,11 @@ class TypeModel(QAbstractItemModel):
             self.checked &= {row.name for row in self.every()}
             self.endResetModel()
 
+    def set_faded(self, faded: bool) -> None:
+        """Show shares in grey, or as usual."""
+        self.faded = faded
+        self._tell_all(None)
+
     def _tell_all(self, role: int | None) -> None:
         """Tell that all data, or those of a role, have changed."""
         roles = [] if role is None else [role]
@@ -296,6 +301,8 @@ class CellTypeList(QWidget):
         """Show rows in their order; while the mouse is over the list, the order on screen is kept."""
         if self.view.underMouse():
             rows = _in_order_of(self.model.rows, rows)
+        if rows and rows == self.model.rows:
+            return
         selected, level = self.selected(), self.selected_level()
         opened = {row.name for i, row in enumerate(self.model.rows) if self.view.isExpanded(self._shown_at(i))}
         self.model.set_rows(rows)
@@ -319,8 +326,7 @@ class CellTypeList(QWidget):
     def set_faded(self, faded: bool) -> None:
         """Show shares in grey, because they are not to be believed."""
         if faded != self.model.faded:
-            self.model.faded = faded
-            self.set_rows(self.model.rows)
+            self.model.set_faded(faded)
 
     def checked(self) -> list[str]:
         """Return the checked types in the order of the list."""
