@@ -89,17 +89,14 @@ class Parts:
         setattr(owner, function, watched)
 
 
-def in_window(cmap: CompositionMap, repeats: int, *, profile: bool) -> None:
-    import napari
+def watched_parts() -> Parts:
+    """Start to measure what a switch consists of."""
     from napari.layers import Image
-    from qtpy.QtTest import QTest
-    from qtpy.QtWidgets import QApplication
     from vispy.visuals import ImageVisual, MeshVisual, TextVisual
 
     from napari_cpnn.ui.explore import Explore
     from napari_cpnn.ui.explore.overlay import Overlay
     from napari_cpnn.ui.explore.overlays import Overlays
-    from napari_cpnn.ui.layers import slide_layer
 
     parts = Parts()
     for owner, function, part in (
@@ -117,79 +114,97 @@ def in_window(cmap: CompositionMap, repeats: int, *, profile: bool) -> None:
         (Explore, "_shown_changed", "the dock besides"),
     ):
         parts.watch(owner, function, part)
-    viewer = napari.Viewer()
-    viewer.window.resize(1500, 940)
-    app = QApplication.instance()
-    side = cmap.grid.shape[0] * 224
-    levels = [np.broadcast_to(np.uint8(235), (side >> k, side >> k, 3)) for k in range(0, 8, 2)]
-    slide = Slide.from_arrays(levels, (0.5, 0.5))
-    data, keywords, _ = slide_layer(slide)
-    layer = viewer.add_image(data, **keywords)
-    dock = Explore(viewer)
-    viewer.window.add_dock_widget(dock, name="Explore")
-    canvas = viewer.window._qt_viewer.canvas  # noqa: SLF001
-    drawn: list[tuple[float, float, dict[str, float]]] = []
+    return parts
 
-    def note(_event: object) -> None:
-        drawn.append((time.thread_time(), time.perf_counter(), dict(parts.ms)))
 
-    canvas._scene_canvas.events.draw.connect(note, position="last")  # noqa: SLF001
+class Window:
+    """A napari window with the Explore dock, a blank slide and a complete map on it."""
 
-    def wait(seconds: float) -> None:
+    def __init__(self, cmap: CompositionMap) -> None:
+        import napari
+        from qtpy.QtWidgets import QApplication
+
+        from napari_cpnn.ui.explore import Explore
+        from napari_cpnn.ui.layers import slide_layer
+
+        self.parts = watched_parts()
+        self.viewer = napari.Viewer()
+        self.viewer.window.resize(1500, 940)
+        self.app = QApplication.instance()
+        side = cmap.grid.shape[0] * 224
+        levels = [np.broadcast_to(np.uint8(235), (side >> k, side >> k, 3)) for k in range(0, 8, 2)]
+        slide = Slide.from_arrays(levels, (0.5, 0.5))
+        data, keywords, _ = slide_layer(slide)
+        layer = self.viewer.add_image(data, **keywords)
+        self.dock = Explore(self.viewer)
+        self.viewer.window.add_dock_widget(self.dock, name="Explore")
+        self.native = self.viewer.window._qt_viewer.canvas.native  # noqa: SLF001
+        self.canvas = self.viewer.window._qt_viewer.canvas._scene_canvas  # noqa: SLF001
+        self.drawn: list[tuple[float, float, dict[str, float]]] = []
+        self.canvas.events.draw.connect(self.note, position="last")
+        self.wait(1)
+        self.dock.state.set_slide(layer, slide)
+        self.dock.state.set_model(random_model("squeezenet", n_types=C, n_genes=G, n_programs=R))
+        self.dock.state.set_mapper(KeptMap(cmap, slide))
+        self.dock.controller.show_gene("GENE100")
+        self.wait(10)  # letters and shaders
+        self.native.setFocus()
+
+    def note(self, _event: object) -> None:
+        self.drawn.append((time.thread_time(), time.perf_counter(), dict(self.parts.ms)))
+
+    def wait(self, seconds: float) -> None:
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
-            app.processEvents()
+            self.app.processEvents()
             time.sleep(0.005)
 
-    wait(1)
-    model = random_model("squeezenet", n_types=C, n_genes=G, n_programs=R)
-    dock.state.set_slide(layer, slide)
-    dock.state.set_model(model)
-    dock.state.set_mapper(KeptMap(cmap, slide))
-    dock.controller.show_gene("GENE100")
-    wait(10)  # letters and shaders
-    native = canvas.native
-    native.setFocus()
-    profiler = cProfile.Profile(time.thread_time) if profile else None
-    found: list[dict[str, float]] = []
-    plain = []
-    for _ in range(repeats):
-        wait(0.05)
-        drawn.clear()
+    def frame(self) -> float:
+        """Draw a frame in which nothing has changed; its time in ms."""
+        self.drawn.clear()
         start = time.thread_time()
-        canvas._scene_canvas.update()  # noqa: SLF001
-        while not drawn:
-            app.processEvents()
-        plain.append(1e3 * (drawn[0][0] - start))
-        wait(0.1)
-        shown = dock.state.shown
-        parts.ms.clear()
-        drawn.clear()
-        if profiler is not None:
-            profiler.enable()
+        self.canvas.update()
+        while not self.drawn:
+            self.app.processEvents()
+        return 1e3 * (self.drawn[0][0] - start)
+
+    def switch(self) -> dict[str, float]:
+        """Press the key of the next gene; times in ms until its frame is drawn."""
+        from qtpy.QtTest import QTest
+
+        shown = self.dock.state.shown
+        self.parts.ms.clear()
+        self.drawn.clear()
         begun, start = time.perf_counter(), time.thread_time()
-        QTest.keyClick(native, "N")
-        while not drawn or dock.state.shown == shown:
-            app.processEvents()
-        if profiler is not None:
-            profiler.disable()
-        took, wall, inside = 1e3 * (drawn[-1][0] - start), 1e3 * (drawn[-1][1] - begun), drawn[-1][2]
-        found.append({
-            "key to drawn frame": took,
-            "the same by the clock": wall,
-            **inside,
-            "the rest, such as events of Qt and napari": took - sum(inside.values()),
-        })  # fmt: skip
-    viewer.close()
-    found = [{"a frame in which nothing has changed": frame} | one for frame, one in zip(plain, found, strict=True)]
-    names = list(dict.fromkeys(name for one in found for name in one))
+        QTest.keyClick(self.native, "N")
+        while not self.drawn or self.dock.state.shown == shown:
+            self.app.processEvents()
+        busy, now, inside = self.drawn[-1]
+        took = {"key to drawn frame": 1e3 * (busy - start), "the same by the clock": 1e3 * (now - begun)}
+        rest = took["key to drawn frame"] - sum(inside.values())
+        return took | inside | {"the rest, such as events of Qt and napari": rest}
+
+
+def in_window(cmap: CompositionMap, repeats: int, *, profile: bool) -> None:
+    window, profiler = Window(cmap), cProfile.Profile(time.thread_time)
+    found: list[dict[str, float]] = []
+    for _ in range(repeats):
+        window.wait(0.05)
+        plain = {"a frame in which nothing has changed": window.frame()}
+        window.wait(0.1)
+        if profile:
+            profiler.enable()
+        one = window.switch()
+        profiler.disable()
+        found.append(plain | one)
+    window.viewer.close()
     rows = []
-    for name in names:
+    for name in dict.fromkeys(name for one in found for name in one):
         times = np.array([one.get(name, 0.0) for one in found])
         rows.append([name, *(f"{np.percentile(times, q):.1f}" for q in (50, 99)), f"{times.max():.1f}"])
     print_table(f"Another gene of a {cmap.grid.shape[0]} x {cmap.grid.shape[1]} map in a window, processor time (ms)",
                 ["part", "median", "p99", "max"], rows)  # fmt: skip
-    if profiler is not None:
+    if profile:
         pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
         pstats.Stats(profiler).sort_stats("cumtime").print_stats(60)
 
@@ -207,7 +222,7 @@ def main() -> None:
     if args.canvas:
         in_window(cmap, args.repeats, profile=args.profile)
         return
-    rng, n, decoder = np.random.default_rng(0), args.side**2, cmap.decoder
+    rng, decoder = np.random.default_rng(0), cmap.decoder
     weights, programs = cmap.weights, cmap.programs
     painter, n_px = painting.Painter(cmap.tissue), painting.pixels_per_patch(cmap.grid)
     painting.catch_up(painter, cmap)

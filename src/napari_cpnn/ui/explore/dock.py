@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QButtonGroup, QDockWidget, QFileDialog, QRadioButton
-from superqt.utils import qdebounced
 
 from napari_cpnn.painting import PALE
 from napari_cpnn.settings import MappingSettings
@@ -85,7 +84,6 @@ class Explore(Dock):
         self.state.set_look(colormap=chosen.look.colormap, fade=chosen.look.fade, fade_from=chosen.look.fade_from)
         self.controller = self.session.controller
         self._get_ready = GetReady(self.state, lambda: self.controller.loading is not None, self)
-        self._update_later = qdebounced(self._update, timeout=0)  # after the map is drawn
         self._build()
         self._connect()
         self._fill_slides()
@@ -230,7 +228,6 @@ class Explore(Dock):
         if self.tour is not None and viewer_lives:
             self.tour.close()
         self._get_ready.cancel()
-        self._update_later.cancel()
         self.export.end(viewer_lives=viewer_lives)
         self.tools.end(viewer_lives=viewer_lives)
         self.signatures.close()
@@ -343,11 +340,7 @@ class Explore(Dock):
         self.gene.show_gene("" if shown is None else shown.gene)
         self.level.setCurrentIndex(list(_LEVELS).index(self.state.level))
         self.gene_note.show_text(self.controller.gene_note())
-        if shown is not None and shown.has_range:
-            self.session.legend.hide()
-            self._update_later()
-        else:
-            self._update()
+        self.session.update_texts()
 
     # -- updates -------------------------------------------------------------------------------------------
 
