@@ -94,9 +94,9 @@ def watched_parts() -> Parts:
     from napari.layers import Image
     from vispy.visuals import ImageVisual, MeshVisual, TextVisual
 
-    from napari_cpnn.ui.explore import Explore
-    from napari_cpnn.ui.explore.overlay import Overlay
-    from napari_cpnn.ui.explore.overlays import Overlays
+    from napari_cpnn.ui import explore
+
+    dock = explore.Explore
 
     parts = Parts()
     for owner, function, part in (
@@ -106,12 +106,12 @@ def watched_parts() -> Parts:
         (CompositionMap, "expression", "values"),
         (painting, "paint", "painting"),
         (painting, "magnified", "painting"),
-        (Overlay, "paint", "painting"),
-        (Overlays, "_set_limits", "limits of the layer"),
+        (explore.overlay.Overlay, "paint", "painting"),
+        (explore.overlays.Overlays, "_set_limits", "limits of the layer"),
         (Image, "refresh", "refreshing the layer"),
-        (Overlays, "_shown_changed", "our reactions on the canvas"),
-        (Explore, "_update", "texts and lists of the dock, legend"),
-        (Explore, "_shown_changed", "the dock besides"),
+        (explore.overlays.Overlays, "_shown_changed", "our reactions on the canvas"),
+        (dock, "_update", "texts and lists of the dock, legend"),
+        (dock, "_shown_changed", "the dock besides"),
     ):
         parts.watch(owner, function, part)
     return parts

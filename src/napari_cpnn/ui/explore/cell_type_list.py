@@ -52,19 +52,14 @@ class TypeModel(QAbstractItemModel):
         """Set the rows; when only shares have changed, selection and scroll position stay."""
         if _names(rows) == _names(self._rows):
             self._rows = rows
-            self._tell_all(None)
+            self.tell_all(None)
         else:
             self.beginResetModel()
             self._rows = rows
             self.checked &= {row.name for row in self.every()}
             self.endResetModel()
 
-    def set_faded(self, faded: bool) -> None:
-        """Show shares in grey, or as usual."""
-        self.faded = faded
-        self._tell_all(None)
-
-    def _tell_all(self, role: int | None) -> None:
+    def tell_all(self, role: int | None) -> None:
         """Tell that all data, or those of a role, have changed."""
         roles = [] if role is None else [role]
         for above in (QModelIndex(), *(self.index(i, 0) for i, row in enumerate(self._rows) if row.parts)):
@@ -164,7 +159,7 @@ class TypeModel(QAbstractItemModel):
     def set_checked(self, names: set[str]) -> None:
         """Check exactly these types."""
         self.checked = names & {row.name for row in self.every()}
-        self._tell_all(Qt.ItemDataRole.CheckStateRole)
+        self.tell_all(Qt.ItemDataRole.CheckStateRole)
         self.checked_changed.emit()
 
     def in_order(self, names: Collection[str]) -> list[str]:
@@ -299,8 +294,7 @@ class CellTypeList(QWidget):
 
     def set_rows(self, rows: list[TypeRow]) -> None:
         """Show rows in their order; while the mouse is over the list, the order on screen is kept."""
-        if self.view.underMouse():
-            rows = _in_order_of(self.model.rows, rows)
+        rows = _in_order_of(self.model.rows, rows) if self.view.underMouse() else rows
         if rows and rows == self.model.rows:
             return
         selected, level = self.selected(), self.selected_level()
@@ -326,7 +320,8 @@ class CellTypeList(QWidget):
     def set_faded(self, faded: bool) -> None:
         """Show shares in grey, because they are not to be believed."""
         if faded != self.model.faded:
-            self.model.set_faded(faded)
+            self.model.faded = faded
+            self.model.tell_all(None)
 
     def checked(self) -> list[str]:
         """Return the checked types in the order of the list."""
