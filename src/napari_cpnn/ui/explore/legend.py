@@ -89,9 +89,9 @@ class CanvasLegend:
         """Say nothing until the next update: another quantity is on screen, and its map is drawn before its name."""
         self._wanted = []
         self._hide_others()
-        if self._top:
-            self._top = ""
-            self._viewer.canvas.overlays[_TOP].visible = False
+        self._top, overlays = "", self._viewer.canvas.overlays
+        if _TOP in overlays:  # else another Explore dock of the viewer has removed it
+            overlays[_TOP].visible = False
 
     @property
     def is_complete(self) -> bool:
