@@ -72,6 +72,21 @@ def test_maps_follow_what_was_filled(decoder, tissue):
     np.testing.assert_array_equal(cmap.dominant(), expected)
 
 
+def test_the_last_gene_is_kept_until_the_map_changes(decoder, tissue):
+    cmap, patches = filled(decoder, tissue, 0.5)[0], np.flatnonzero(tissue)
+    gene = cmap.genes[1]
+    first = cmap.expression(gene)
+    expected = first.copy()
+    first[:] = 7  # the caller's own
+    np.testing.assert_array_equal(cmap.expression(gene), expected)
+    assert not np.array_equal(cmap.expression(cmap.genes[2]), expected, equal_nan=True)
+    n = len(patches)
+    cmap.fill(patches, np.full((n, cmap.n_types), 1 / cmap.n_types), np.ones((n, cmap.n_programs)))
+    known = cmap.expression(gene)[tissue]
+    assert np.isfinite(known).all()
+    assert np.ptp(known) == 0
+
+
 def test_changes_are_announced_with_row_and_column(decoder, tissue):
     cmap = CompositionMap(Grid(SHAPE, 100.0), decoder, tissue)
     heard = []

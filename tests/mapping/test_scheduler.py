@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.lattice import Lattice
-from napari_cpnn.mapping.scheduler import Scheduler, Viewport
+from napari_cpnn.mapping.scheduler import BLOCK, Scheduler, Viewport
 from napari_cpnn.settings import MappingSettings
 
 GRID = Grid((64, 48), 100.0)
@@ -61,6 +61,26 @@ def test_coarse_comes_before_fine():
         seen |= expected
         start += len(expected)
     assert start == len(order)
+
+
+@pytest.mark.parametrize(("px_per_um", "finest"), [(1.0, 1), (0.039, 2)])
+def test_a_large_view_is_covered_then_completed_block_by_block(px_per_um, finest):
+    grid = Grid((150, 160), 100.0)
+    tissue = np.random.default_rng(1).random(grid.shape) < 0.6
+    s = scheduler(tissue, grid, margin=0.0)
+    pointer = (4050.0, 12050.0)
+    order = s.order(view(0, 0, 15_000, 16_000, px_per_um, pointer), tissue)
+    of = {size: {int(c) for c in s.lattice.representatives(size).ravel() if c >= 0} for size in s.lattice.sizes}
+    assert set(order[: len(of[16])]) == of[16]
+    assert set(order[: len(of[8])]) == of[8]
+    assert len(of[8]) <= 19 * 20  # seconds, also at 100 patches per second
+    assert set(order) == of[finest]
+    row, col = np.divmod(order[len(of[8]) :], grid.shape[1])
+    blocks = row // BLOCK * 10 + col // BLOCK
+    first = np.flatnonzero(np.diff(blocks, prepend=-1))
+    assert len(first) == len(np.unique(blocks)) == 100  # each block in one go
+    away = np.hypot((row[first] // BLOCK + 0.5) * 1600 - pointer[0], (col[first] // BLOCK + 0.5) * 1600 - pointer[1])
+    assert (np.diff(away) > -1).all()  # from the pointer outwards
 
 
 def test_finest_lattice_follows_the_zoom():

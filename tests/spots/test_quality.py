@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from napari_cpnn.errors import GenesError, SpotsError
-from napari_cpnn.spots import expression
+from napari_cpnn.spots import MeasuredGenes, expression
 from napari_cpnn.spots.quality import summarise_genes
 
 COUNTS = np.array([[1, 3, 0], [0, 0, 0], [10, 0, 30]], dtype=np.int32)
@@ -48,6 +48,26 @@ def test_sentences() -> None:
     del bare.layers["counts"]
     with pytest.raises(SpotsError, match="no raw counts in layers"):
         expression(bare)
+
+
+@pytest.mark.parametrize("rows", [None, np.array([0, 4, 5, 29])])
+def test_gene_by_gene_has_the_same_bits_as_the_table_at_once(rows) -> None:
+    rng = np.random.default_rng(0)
+    dense = rng.poisson(0.8, (30, 7))
+    dense[4] = 0
+    counts = sp.csr_matrix(dense)
+    counts.data[:3] = 0  # stored zeros are no counts
+    counts.indices[: counts.indptr[1]] = counts.indices[: counts.indptr[1]][::-1].copy()  # unsorted
+    spots = AnnData(counts, var=pd.DataFrame(index=list("ABCDEFG")), layers={"counts": counts})
+    genes, dense = MeasuredGenes(spots, rows), counts.toarray()
+    for gene in spots.var_names:
+        expected = expression(spots, [gene])[:, 0]
+        np.testing.assert_array_equal(genes.of(gene), expected if rows is None else expected[rows])
+        assert genes.share_with(gene) == np.mean(dense[:, spots.var_names.get_loc(gene)] > 0)
+    np.testing.assert_array_equal(genes.totals, dense.sum(axis=1))
+    np.testing.assert_array_equal(genes.n_genes, (dense > 0).sum(axis=1))
+    with pytest.raises(GenesError, match="H"):
+        genes.of("H")
 
 
 def test_genes_are_summarised_over_the_spots_that_have_counts() -> None:

@@ -287,17 +287,17 @@ def test_a_gene_set_is_compared_over_its_measured_genes(compared, sample, tmp_pa
 def test_counts_and_genes_need_no_model(setup, sample) -> None:
     controller, state, _, _ = setup
     slide, spots, _ = sample
-    assert not len(controller.comparison.values_of_all("counts"))
+    assert not len(controller.comparison.drawn_values("counts"))
     state.set_slide(object(), slide)
     controller.spots.use(spots)
     np.testing.assert_array_equal(
-        controller.comparison.values_of_all("counts"), spots.layers["counts"].toarray().sum(axis=1)
+        controller.comparison.drawn_values("counts"), spots.layers["counts"].toarray().sum(axis=1)
     )
     np.testing.assert_array_equal(
-        controller.comparison.values_of_all("genes"), (spots.layers["counts"].toarray() > 0).sum(axis=1)
+        controller.comparison.drawn_values("genes"), (spots.layers["counts"].toarray() > 0).sum(axis=1)
     )
     assert controller.comparison.limits("counts")[1] > controller.comparison.limits("counts")[0]
-    assert not len(controller.comparison.values_of_all("measured"))
+    assert not len(controller.comparison.drawn_values("measured"))
 
 
 def test_genes_can_be_looked_at_before_there_is_a_model(setup, sample) -> None:
@@ -308,7 +308,7 @@ def test_genes_can_be_looked_at_before_there_is_a_model(setup, sample) -> None:
     gene = spots.var_names[7]
     controller.choose_gene(gene)
     assert (controller.comparison.gene_alone, controller.comparison.gene) == (gene, "")
-    np.testing.assert_allclose(controller.comparison.values_of_all("measured"), expression(spots, [gene])[:, 0])
+    np.testing.assert_allclose(controller.comparison.drawn_values("measured"), expression(spots, [gene])[:, 0])
     assert not len(controller.comparison.values("predicted"))
     low, high = controller.comparison.limits("measured")
     assert low < high
@@ -326,7 +326,7 @@ def test_spots_that_were_not_compared_have_no_value(compared) -> None:
     controller, _, _ = compared
     controller.comparison.compared = controller.comparison.compared[3:].copy()
     controller.comparison._pair = None
-    values = controller.comparison.values_of_all("measured")
+    values = controller.comparison.drawn_values("measured")
     assert np.isnan(values[:3]).all()
     np.testing.assert_array_equal(values[3:], controller.comparison.values("measured"))
 
@@ -382,7 +382,7 @@ def test_more_spots_than_can_be_waited_for_are_thinned(setup, sample, monkeypatc
     np.testing.assert_array_equal(
         controller.comparison.compared.obs_names, spots.obs_names[controller.comparison.rows()]
     )
-    assert np.isfinite(controller.comparison.values_of_all("measured")).sum() == 20
+    assert np.isfinite(controller.comparison.drawn_values("measured")).sum() == 20
 
 
 def test_bins_of_visium_hd_are_on_offer(setup, tmp_path: Path) -> None:

@@ -186,6 +186,19 @@ def test_what_is_no_longer_shown_is_not_said_for_a_moment(legend, after):
     assert PALE not in texts(legend)
 
 
+def test_another_quantity_is_drawn_before_it_is_named_and_none_is_named_wrongly(legend):
+    legend, state = legend
+    state.set_shown(Shown("gene", ("ERBB2",)))
+    state.set_limits((0.0, 0.46))
+    write(legend, [])
+    assert (texts(legend), top(legend)) == (["ERBB2 · log1p CP10k"], "ERBB2: 0.46")
+    state.set_shown(Shown("gene", ("CD3E",)))
+    legend.hide()
+    assert (texts(legend), top(legend)) == ([], None)
+    write(legend, [])
+    assert (texts(legend), top(legend)) == (["CD3E · log1p CP10k"], "CD3E: 0.46")
+
+
 def test_without_a_map_nothing_is_said(legend):
     legend, state = legend
     state.set_shown(Shown("dominant"))

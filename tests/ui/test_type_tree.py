@@ -55,6 +55,16 @@ def test_major_types_come_first_and_open_to_minor_types(tree, qtbot):
     assert tree.selected() == "CAFs"
 
 
+def test_a_list_is_told_of_changes_only(tree, qtbot):
+    tree.set_rows(copy.deepcopy(ROWS))
+    with qtbot.assertNotEmitted(tree.model.dataChanged):
+        tree.set_rows(copy.deepcopy(ROWS))
+    with qtbot.waitSignal(tree.model.dataChanged):
+        tree.set_faded(True)
+    with qtbot.waitSignal(tree.model.dataChanged):
+        tree.set_rows([ROWS[0], TypeRow("CAFs", "#009E73", 0.3)])
+
+
 def test_search_finds_a_minor_type(tree, qtbot):
     qtbot.keyClicks(tree.search, "cd4")
     model = tree.view.model()

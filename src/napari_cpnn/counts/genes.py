@@ -85,6 +85,9 @@ def is_mitochondrial(genes: Sequence[str]) -> npt.NDArray[np.bool_]:
 
 def positions(genes: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.intp]:
     """Return the position of each of ``wanted`` in ``genes``; -1 if missing. The first of duplicates is used."""
+    if len(wanted) == 1:  # a hundredth of the time of an index of 10,000 genes
+        (gene,) = wanted
+        return np.array([genes.index(gene) if gene in genes else -1], dtype=np.intp)
     index: dict[str, int] = {}
     for i, gene in enumerate(genes):
         index.setdefault(gene, i)

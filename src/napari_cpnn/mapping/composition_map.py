@@ -110,6 +110,7 @@ class CompositionMap(LeveledShares):
         self._out_of_domain = np.full(grid.n_cells, np.nan, dtype=np.float16)
         self.hierarchy = self.provenance.pop("hierarchy", {})
         self._donors: tuple[int, IntArray] = (-1, np.empty(0, dtype=np.intp))
+        self._last_gene: tuple[str, int, Float32Array] = "", -1, np.empty(0, dtype=np.float32)
         self._lock = threading.Lock()
 
     @property
@@ -239,8 +240,12 @@ class CompositionMap(LeveledShares):
         GenesError
             If the model does not predict the gene.
         """
-        self._gene(gene)
-        return self._known(self.decoder.of_rows(self._values, gene))
+        revision, (name, last, values) = self.revision, self._last_gene
+        if (name, last) != (gene, revision):  # a viewer asks for one gene several times: map, histogram, readout
+            self._gene(gene)
+            values = self._known(self.decoder.of_rows(self._values, gene))
+            self._last_gene = gene, revision, values
+        return values.copy()
 
     def places_high(self, gene: str, model: CPNN, fdr: float = 0.1) -> BoolArray:
         """Return where a gene is high, ``(rows, cols)``, at a false discovery rate.

@@ -19,9 +19,15 @@ from napari_cpnn.settings import MappingSettings
 #: Within a lattice, patches are ordered by square blocks of this side, so that neighbours share one region read.
 TILE = 4
 
-#: Beyond the view, patches are ordered by square blocks of this side: all of a block before the next, so that a tile of
-#: the slide is decoded for all its patches at once. The tiles of a few rows of such a block fit in the cache of tiles.
-BLOCK = 32
+#: In large views and beyond the view, patches are ordered by square blocks of this side: all of a block before the
+#: next, so that a tile of the slide is decoded for all its patches at once. The tiles of a few rows of such a block fit
+#: in the cache of tiles.
+BLOCK = 16
+
+#: Patches in view above which blocks are completed one after the other once the view is covered by patches of
+#: `_OVERVIEW`. Smaller views are refined everywhere at the same time: their tiles stay in the cache, or are few.
+_MANY = 8 * BLOCK**2
+_OVERVIEW = 8
 
 #: Maximum number of patches in view of the first lattice; on very large slides, coarser lattices precede it.
 _FIRST = 64
@@ -74,6 +80,8 @@ class Wish(NamedTuple):
 class Scheduler:
     """Order the patches of a grid for a view: coarse to fine, near to far, then a margin; the rest block by block.
 
+    A view of very many patches is covered coarsely, then completed block by block.
+
     Parameters
     ----------
     grid, lattice
@@ -123,7 +131,8 @@ class Scheduler:
             for rect in (viewport.rect, viewport.rect.grown(margin)):
                 parts += self._coarse_to_fine(self.grid.window(rect), finest, focus)
         for area in areas:
-            parts.append(self._by_block(self.grid.window(area), np.asarray(area.center)))
+            patches = self.lattice.representatives(1)[self.grid.window(area)]
+            parts.append(self._by_block(patches[patches >= 0], np.asarray(area.center)))
         if whole_slide:
             parts.append(self._whole_slide)
         # A patch may represent blocks of several sizes; its first occurrence counts.
@@ -138,12 +147,11 @@ class Scheduler:
     def _whole_slide(self) -> IntArray:
         """Order of all tissue from the centre of the grid outwards; independent of the view."""
         middle = (np.asarray(self.grid.shape) / 2) * self.grid.stride_um + self.grid.origin_um
-        return self._by_block((slice(0, self.grid.shape[0]), slice(0, self.grid.shape[1])), middle)
+        patches = self.lattice.representatives(1)
+        return self._by_block(patches[patches >= 0], middle)
 
-    def _by_block(self, window: tuple[slice, slice], focus: FloatArray) -> IntArray:
-        """All patches of a window in blocks, near to far; within a block, small blocks row by row."""
-        patches = self.lattice.representatives(1)[window]
-        patches = patches[patches >= 0]
+    def _by_block(self, patches: IntArray, focus: FloatArray) -> IntArray:
+        """Sort patches by blocks, near to far; within a block, small blocks row by row."""
         row, col = np.divmod(patches, self.grid.shape[1])
         block = self._distance(patches, BLOCK, focus)
         return patches[np.lexsort((col, row, col // TILE, row // TILE, block))]
@@ -153,12 +161,16 @@ class Scheduler:
         if rows.stop <= rows.start or cols.stop <= cols.start:
             return []
         parts: list[IntArray] = []
+        by_block = False
         for size in sorted(self.lattice.sizes):
             blocks = self.lattice.representatives(size)[
                 rows.start // size : -(-rows.stop // size), cols.start // size : -(-cols.stop // size)
             ]
             patches = blocks[blocks >= 0]
-            if size >= finest:
+            if size == finest and size < _OVERVIEW and len(patches) > _MANY:
+                by_block = True  # lattices are nested: this one holds those between
+                parts.append(self._by_block(patches, focus))
+            elif size >= (_OVERVIEW if by_block else finest):
                 parts.append(self._near_to_far(patches, focus))
             if size >= self.settings.coarsest and (size < COARSEST or len(patches) <= _FIRST):
                 break

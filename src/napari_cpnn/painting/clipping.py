@@ -107,7 +107,10 @@ def magnified(rgba: Float32Array, n: int, allowed: BoolArray, *, smooth: bool) -
     numpy.ndarray
         ``(rows n, cols n, 4)`` float32.
     """
-    picture = _stretched(_stretched(rgba, n, 0), n, 1) if smooth else rgba.repeat(n, axis=0).repeat(n, axis=1)
+    if n == 1:
+        picture = rgba.copy()
+    else:
+        picture = _stretched(_stretched(rgba, n, 0), n, 1) if smooth else rgba.repeat(n, axis=0).repeat(n, axis=1)
     picture[..., 3] *= np.where(allowed, np.float32(1), np.float32(-1 if smooth else 0))
     return picture
 

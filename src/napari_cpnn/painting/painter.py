@@ -177,8 +177,11 @@ class Painter:
             :class:`~napari_cpnn.ui.explore.overlays.Overlay` explains.
         """
         low, high = limits
-        scaled = (shown - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-12))
-        self._write(table[np.clip(np.rint(scaled), 0, 255).astype(np.uint8)], limits)
+        at = shown - np.float32(low)
+        at *= np.float32(255.0 / max(high - low, 1e-12))
+        np.clip(np.rint(at, out=at), 0, 255, out=at)
+        # The table is laid between the limits, not each of the patches.
+        self._write(_between(table, limits).take(at.astype(np.uint8), axis=0), limits)
 
     def paint_dominant(self, shown: npt.NDArray[Any], margins: Float32Array, colors: Float32Array) -> None:
         """Paint categories, the paler the less they are ahead.
@@ -209,18 +212,23 @@ class Painter:
         self._write(painted, (0.0, 1.0))
 
     def _write(self, painted: Float32Array, limits: Range) -> None:
-        low, high = limits
+        """Write the colours of visible patches, which lie between the limits."""
         self._hidden = np.zeros(self._visible.shape, dtype=bool)
         painted[:, 3] *= self._solid
-        failed = np.array(FAILED_COLOR, dtype=np.float32)
-        for colors in (painted, failed[None]):
-            colors[:, :3] = low + colors[:, :3] * (high - low)
         flat = self.rgba.reshape(-1, 4)
         flat[self._cells] = painted
         # A linear texture filter mixes colour and alpha separately: black in a transparent neighbour would draw a
         # dark fringe around the map.
         flat[self._rim, :3] = flat[self._rim_from, :3]
-        flat[self._failed] = failed
+        flat[self._failed] = _between(np.array([FAILED_COLOR], dtype=np.float32), limits)
+
+
+def _between(colors: Float32Array, limits: Range) -> Float32Array:
+    """Lay RGBA ``(n, 4)`` in 0 to 1 between two values, but for alpha."""
+    low, high = limits
+    laid = colors.copy()
+    laid[:, :3] = low + laid[:, :3] * (high - low)
+    return laid
 
 
 def strength_of(margins: Float32Array) -> Float32Array:

@@ -30,6 +30,7 @@ from .misfit import warn_of_misfit as warn_of_misfit
 from .pairs import open_sample as open_sample
 from .positions import with_positions as with_positions
 from .quality import OF_CELLS as OF_CELLS
+from .quality import MeasuredGenes as MeasuredGenes
 from .quality import counts_matrix as counts_matrix
 from .quality import estimate_mpp as estimate_mpp
 from .quality import expression as expression

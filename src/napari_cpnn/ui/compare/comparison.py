@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from napari_cpnn.evaluation import SignaturePair, SpotPair
+    from napari_cpnn.spots import MeasuredGenes
 
 _Values = npt.NDArray[np.float32]
 _NONE: _Values = np.empty(0, dtype=np.float32)
@@ -29,6 +30,8 @@ class Comparison:
     def __init__(self, state: ExploreState) -> None:
         self._state = state
         self.spots: AnnData | None = None  # the table of all spots
+        self.drawn: IntArray = np.empty(0, np.intp)  # rows of those that are drawn
+        self.genes: MeasuredGenes | None = None  # counted in all spots, expression of the drawn ones
         self.measured_gene: tuple[str, _Values] | None = None  # shown as measured while nothing is predicted
         self.quantity: Quantity = "measured"
         self.one_scale = True  # same colour range of measured and predicted values; predictions often vary less
@@ -41,7 +44,6 @@ class Comparison:
         self.scores: pd.DataFrame | None = None  # result of evaluate, a row per gene
         self.shares: pd.DataFrame | None = None  # deconvolved from the compared spots when a cell type is on screen
         self._pair: tuple[Shown, SpotPair | None] | None = None
-        self._depth: dict[Quantity, _Values] = {}
 
     @property
     def gene(self) -> str:
@@ -99,27 +101,28 @@ class Comparison:
         return np.empty(0, np.intp) if self.compared is None else self.compared.obs["row"].to_numpy().astype(np.intp)
 
     def values(self, quantity: Quantity) -> _Values:
-        """Return ``(n,)`` values at the compared spots, or ``(N,)`` at all spots if not compared; may be empty."""
+        """Return ``(n,)`` values at the compared spots, or of a gene without predictions at the drawn ones, ``(k,)``.
+
+        Counts and numbers of genes are of all spots, ``(N,)``. May be empty.
+        """
         if quantity not in PAIRED:
-            if self.spots is None:
+            if self.genes is None:
                 return _NONE
-            if quantity not in self._depth:
-                counts = self.spots.layers["counts"]
-                depth = (counts if quantity == "counts" else counts > 0).sum(axis=1)
-                self._depth[quantity] = np.asarray(depth, dtype=np.float32).ravel()
-            return self._depth[quantity]
+            return self.genes.totals if quantity == "counts" else self.genes.n_genes
         if self.pair is not None:
             return cast("_Values", getattr(self.pair, quantity))
         return self.measured_gene[1] if self.gene_alone and self.measured_gene and quantity == "measured" else _NONE
 
-    def values_of_all(self, quantity: Quantity) -> _Values:
-        """Return ``(N,)`` values at all spots, NaN where nothing was compared; may be empty."""
+    def drawn_values(self, quantity: Quantity) -> _Values:
+        """Return ``(k,)`` values at the drawn spots, NaN where nothing was compared; may be empty."""
         values = self.values(quantity)
-        if quantity not in PAIRED or not len(values) or self.spots is None or self.compared is None:
+        if not len(values) or self.spots is None or (quantity in PAIRED and self.compared is None):
             return values
-        found = np.full(self.spots.n_obs, np.nan, dtype=np.float32)
-        found[self.rows()] = values
-        return found
+        if quantity in PAIRED:
+            found = np.full(self.spots.n_obs, np.nan, dtype=np.float32)
+            found[self.rows()] = values
+            values = found
+        return values[self.drawn]
 
     def limits(self, quantity: Quantity | None = None) -> tuple[float, float]:
         """Return the colour range; that of predictions is used for the map too, that of differences is symmetric."""
@@ -135,8 +138,9 @@ class Comparison:
 
     def text(self) -> str:
         """Describe the scores, such as ``ERBB2: PCC 0.41, SCC 0.38, ceiling 0.62, over 184 spots``."""
-        if self.gene_alone:
-            return measured_text(self.gene_alone, self.values("measured"), noun_of(self.spots))
+        if self.gene_alone and self.genes is not None and self.spots is not None:
+            share = self.genes.share_with(self.gene_alone)
+            return measured_text(self.gene_alone, share, self.spots.n_obs, noun_of(self.spots))
         row = cast("pd.Series", self.scores.loc[self.gene]) if self.scores is not None and self.gene else None
         noun, signature = noun_of(self.spots), self.signature
         text = pair_text(self.pair, row, noun) if signature is None else signature_text(signature, noun)

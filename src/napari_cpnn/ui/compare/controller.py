@@ -177,14 +177,20 @@ class CompareController:
         if self.comparison.compared is not None or spots is None:
             self.state.choose_shown(Shown("gene", (gene,)))
             return
-        from napari_cpnn.spots import expression
+        from napari_cpnn.spots import MeasuredGenes
 
-        def ready(values: Any) -> None:
-            self.comparison.measured_gene = gene, values
-            self.comparison.quantity = "measured"
+        comparison = self.comparison
+
+        def work() -> tuple[MeasuredGenes, Any]:
+            genes = comparison.genes or MeasuredGenes(spots, comparison.drawn)
+            return genes, genes.of(gene)
+
+        def ready(found: tuple[MeasuredGenes, Any]) -> None:
+            comparison.genes, comparison.measured_gene = found[0], (gene, found[1])
+            comparison.quantity = "measured"
             self.quantity_changed.emit()
 
-        self._tasks.run("measured gene", "", lambda: expression(spots, [gene])[:, 0], ready)
+        self._tasks.run("measured gene", "", work, ready)
 
     def choose_quantity(self, quantity: Quantity) -> None:
         """Colour the spots by another quantity."""
@@ -312,16 +318,16 @@ class CompareController:
 
     def _summarise_genes(self) -> None:
         """Measure mean and detection of every gene of new spots."""
-        from napari_cpnn.spots import summarise_genes
+        from napari_cpnn.spots import MeasuredGenes, summarise_genes
 
         self.comparison.spots = spots = self.spots.table
-        self.measured = self.comparison.measured_gene = None
-        self._tasks.forget("measured")
+        self.comparison.drawn = drawn = self.spots.drawn_rows()
+        self.measured = self.comparison.measured_gene = self.comparison.genes = None
+        self._tasks.forget("measured", "measured gene")
 
-        def ready(table: pd.DataFrame) -> None:
-            self.measured = table
-            if self.comparison.compared is None:
-                self.compared_changed.emit()
+        def ready(found: tuple[pd.DataFrame, MeasuredGenes]) -> None:
+            self.measured, self.comparison.genes = found
+            (self.compared_changed if self.comparison.compared is None else self.quantity_changed).emit()
 
         if spots is not None:
-            self._tasks.run("measured", "", lambda: summarise_genes(spots), ready)
+            self._tasks.run("measured", "", lambda: (summarise_genes(spots), MeasuredGenes(spots, drawn)), ready)

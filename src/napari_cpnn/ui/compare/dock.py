@@ -248,7 +248,7 @@ class Compare(Dock):
         for name in PAIRED:
             self.quantities[name].setEnabled(len(comparison.values(name)) > 0)
         for name in ("counts", "genes"):
-            self.quantities[name].setEnabled(comparison.spots is not None)
+            self.quantities[name].setEnabled(comparison.genes is not None)
         self.quantities[comparison.quantity].setChecked(True)
         self.scatter.set_pair(comparison.pair, one_scale=comparison.one_scale)
         self._show_chosen()
@@ -269,7 +269,7 @@ class Compare(Dock):
 
     def _paint_spots(self) -> None:
         comparison, quantity = self.controller.comparison, self.controller.comparison.quantity
-        values = comparison.values_of_all(quantity)
+        values = comparison.drawn_values(quantity)
         self.painted = None
         if not len(values):
             self.range_text.setText("")
@@ -295,7 +295,7 @@ class Compare(Dock):
         name = comparison.gene_alone if pair is None else pair.name
         title = f"{name} {quantity}" if quantity in PAIRED else quantity
         self.painted = Painted(quantity, name, limits, colormap)
-        self.spots_layer.paint(colors[self.controller.spots.drawn_rows()], f"Spots: {title}")
+        self.spots_layer.paint(colors, f"Spots: {title}")
         if look.legend and not like_map:
             self.spots_key.show(self.spots_layer.layer, table, limits, f"{noun}: {title} · {unit}")
         else:

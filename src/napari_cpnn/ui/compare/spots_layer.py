@@ -100,14 +100,20 @@ class SpotsLayer:
     def paint(self, rgba: npt.NDArray[np.float32], name: str) -> None:
         """Colour the spots that are drawn by ``rgba (n, 4)``, with the quantity in the layer's name."""
         if self.layer is not None and len(rgba) == len(self.layer.data):
-            self.layer.face_color = rgba
+            self._color(rgba)
             self.layer.name = name if not self.is_borrowed else f"{self._name_before}: {name.removeprefix('Spots: ')}"
 
     def forget_colors(self) -> None:
         """Show only the positions of the spots."""
         if self.layer is not None:
-            self.layer.face_color = _PLAIN
+            self._color(_PLAIN)
             self.layer.name = self._name_before or "Spots"
+
+    def _color(self, color: npt.NDArray[Any]) -> None:
+        """Colour the spots; napari uploads them for the layer's event, and again for that of its colours."""
+        if self.layer is not None:
+            with self.layer.events.face_color.blocker():
+                self.layer.face_color = color
 
     def mark(self, rows: IntArray) -> None:
         """Highlight exactly these spots."""
@@ -116,7 +122,8 @@ class SpotsLayer:
         chosen = np.isin(self._rows, rows)
         with self.layer.events.blocker_all():  # a single upload to the GPU, together with the colours
             self.layer.border_width = np.where(chosen, _THICK, _THIN)
-        self.layer.border_color = np.where(chosen[:, None], _CHOSEN, _BORDER).astype(np.float32)
+        with self.layer.events.border_color.blocker():  # as of faces, see _color
+            self.layer.border_color = np.where(chosen[:, None], _CHOSEN, _BORDER).astype(np.float32)
         if not self._setting and self.layer.selected_data:  # napari's own selection would mark other spots
             self._setting = True
             self.layer.selected_data = set()

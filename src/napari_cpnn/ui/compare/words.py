@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,9 +63,9 @@ def message_of(state: ExploreState, has_spots: bool, fit: SpotFit | None) -> str
     return ""
 
 
-def measured_text(gene: str, values: npt.NDArray[np.float32], noun: str) -> str:
-    """Describe a gene that is measured but not predicted."""
-    return f"{gene}: measured in {np.mean(values > 0):.0%} of {len(values):,} {noun}; there is no prediction yet"
+def measured_text(gene: str, share: float, n: int, noun: str) -> str:
+    """Describe a gene that is measured, in a share of ``n`` cells or spots, but not predicted."""
+    return f"{gene}: measured in {share:.0%} of {n:,} {noun}; there is no prediction yet"
 
 
 def pair_text(pair: SpotPair | None, row: pd.Series | None, noun: str) -> str:

@@ -52,14 +52,14 @@ class TypeModel(QAbstractItemModel):
         """Set the rows; when only shares have changed, selection and scroll position stay."""
         if _names(rows) == _names(self._rows):
             self._rows = rows
-            self._tell_all(None)
+            self.tell_all(None)
         else:
             self.beginResetModel()
             self._rows = rows
             self.checked &= {row.name for row in self.every()}
             self.endResetModel()
 
-    def _tell_all(self, role: int | None) -> None:
+    def tell_all(self, role: int | None) -> None:
         """Tell that all data, or those of a role, have changed."""
         roles = [] if role is None else [role]
         for above in (QModelIndex(), *(self.index(i, 0) for i, row in enumerate(self._rows) if row.parts)):
@@ -159,7 +159,7 @@ class TypeModel(QAbstractItemModel):
     def set_checked(self, names: set[str]) -> None:
         """Check exactly these types."""
         self.checked = names & {row.name for row in self.every()}
-        self._tell_all(Qt.ItemDataRole.CheckStateRole)
+        self.tell_all(Qt.ItemDataRole.CheckStateRole)
         self.checked_changed.emit()
 
     def in_order(self, names: Collection[str]) -> list[str]:
@@ -294,8 +294,9 @@ class CellTypeList(QWidget):
 
     def set_rows(self, rows: list[TypeRow]) -> None:
         """Show rows in their order; while the mouse is over the list, the order on screen is kept."""
-        if self.view.underMouse():
-            rows = _in_order_of(self.model.rows, rows)
+        rows = _in_order_of(self.model.rows, rows) if self.view.underMouse() else rows
+        if rows and rows == self.model.rows:
+            return
         selected, level = self.selected(), self.selected_level()
         opened = {row.name for i, row in enumerate(self.model.rows) if self.view.isExpanded(self._shown_at(i))}
         self.model.set_rows(rows)
@@ -320,7 +321,7 @@ class CellTypeList(QWidget):
         """Show shares in grey, because they are not to be believed."""
         if faded != self.model.faded:
             self.model.faded = faded
-            self.set_rows(self.model.rows)
+            self.model.tell_all(None)
 
     def checked(self) -> list[str]:
         """Return the checked types in the order of the list."""

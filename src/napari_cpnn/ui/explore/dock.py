@@ -340,7 +340,7 @@ class Explore(Dock):
         self.gene.show_gene("" if shown is None else shown.gene)
         self.level.setCurrentIndex(list(_LEVELS).index(self.state.level))
         self.gene_note.show_text(self.controller.gene_note())
-        self._update()
+        self.session.update_texts()
 
     # -- updates -------------------------------------------------------------------------------------------
 

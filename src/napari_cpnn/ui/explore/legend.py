@@ -85,6 +85,14 @@ class CanvasLegend:
         if self._next() is not None and not (self._timer.isActive() and self._timer.interval() == STEP_MS):
             self._timer.start(STEP_MS)
 
+    def hide(self) -> None:
+        """Say nothing until the next update: another quantity is on screen, and its map is drawn before its name."""
+        self._wanted = []
+        self._hide_others()
+        self._top, overlays = "", self._viewer.canvas.overlays
+        if _TOP in overlays:  # else another Explore dock of the viewer has removed it
+            overlays[_TOP].visible = False
+
     @property
     def is_complete(self) -> bool:
         """True when the whole legend is written."""

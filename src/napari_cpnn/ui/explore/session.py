@@ -81,6 +81,7 @@ class ExploreSession:
         self.banner = Banner(viewer)
         self.switch = slide_switch(viewer)
         self.watcher = ViewportWatcher(viewer, self.read_view)
+        self._update, self._update_later = update, qdebounced(update, timeout=0)
         self._updates = every(UPDATE_MS, update)
         self._updates.start()
         self._read_pointer = qthrottled(pointer_moved, timeout=POINTER_MS, leading=False)
@@ -227,6 +228,14 @@ class ExploreSession:
             return ""
         return self.controller.readout(pointer_um(self.viewer, layer, slide.mpp))
 
+    def update_texts(self) -> None:
+        """Update texts and legend of another quantity; that of one gene or type is drawn before it is named."""
+        if self.state.shown is not None and self.state.shown.has_range:
+            self.legend.hide()
+            self._update_later()
+        else:
+            self._update()
+
     def update_legend(self) -> None:
         """Write the legend of what is on screen, and the banner that it is not to be believed."""
         places = self.places.outlined
@@ -246,6 +255,7 @@ class ExploreSession:
             self.state.disconnect_all()
         stop_timer(self._updates)
         self._read_pointer.cancel()
+        self._update_later.cancel()
         self._slide_removed_later.cancel()
         self.hold_later.cancel()
         self._long_lived.release()
