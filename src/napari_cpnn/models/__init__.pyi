@@ -27,8 +27,10 @@ from .decoder import Scale as Scale
 from .devices import Engine as Engine
 from .devices import Precision as Precision
 from .devices import choose_device as choose_device
+from .devices import choose_devices as choose_devices
 from .devices import choose_engine as choose_engine
 from .devices import choose_precision as choose_precision
+from .devices import is_device_lost as is_device_lost
 from .devices import is_out_of_memory as is_out_of_memory
 from .domain import BODY as BODY
 from .domain import N_KNOTS as N_KNOTS
