@@ -178,7 +178,7 @@ def late(request, monkeypatch, model) -> DeviceStream:
 
     monkeypatch.setattr(predictor, "compute", later)
     found = DeviceStream(predictor, 8, padded=True)
-    found._copies = device_stream._Copies("cuda")
+    found._copies = device_stream._Copies("cuda:0")
     monkeypatch.setattr(found._copies, "back", lambda part: part)
     return found
 

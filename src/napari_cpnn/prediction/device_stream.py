@@ -54,6 +54,8 @@ class DeviceStream:
 
     Attributes
     ----------
+    name
+        Device and arithmetic, for messages.
     step
         Patches computed together: the batch, halved each time that the memory of the device did not suffice.
 
@@ -71,18 +73,14 @@ class DeviceStream:
     depth = _BUFFERS
 
     def __init__(self, predictor: Predictor, batch: int, *, graph: bool = False, padded: bool | None = None) -> None:
-        self.predictor, self.device = predictor, predictor.device
+        self.predictor = predictor
         self.step = self._batch = batch
-        is_cuda = self.device.type == "cuda"
+        is_cuda = predictor.device.type == "cuda"
         self._padded = is_cuda if padded is None else padded
-        self._copies: _Copies | None = _Copies(self.device) if is_cuda else None
+        self._copies: _Copies | None = _Copies(predictor.device) if is_cuda else None
         self._wants_graph = graph and is_cuda
         self._graph: Callable[[torch.Tensor], Prediction[torch.Tensor]] | None = None
-
-    @property
-    def name(self) -> str:
-        """Device and arithmetic, for messages."""
-        return self.predictor.description
+        self.name = predictor.description + (f" ({self._copies.device})" if self._copies else "")
 
     def start(self, images: npt.NDArray[np.uint8]) -> Flight:
         """Give patches ``(n, S, S, 3)``, at most a batch, to the device; they must not change until :meth:`finish`.
@@ -119,7 +117,7 @@ class DeviceStream:
                 with self._copies.arriving(images, self._batch) as batch:
                     parts = [self._copies.back(part) for part in self._parts(batch, n)]
                     return Flight(n, parts, self._copies.mark())
-            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.predictor.device)
             if self._padded and n < self._batch:
                 batch = torch.cat([batch, batch.new_zeros((self._batch - n, *batch.shape[1:]))])
             return Flight(n, [Prediction(*(p.cpu() for p in part)) for part in self._parts(batch, n)])
@@ -171,13 +169,42 @@ def record(predictor: Predictor, example: torch.Tensor) -> Callable[[torch.Tenso
     return play
 
 
+@contextlib.contextmanager
+def pinned(array: npt.NDArray[np.uint8], device: torch.device) -> Iterator[None]:
+    """Lock the memory of an array in which batches arrive, so that GPUs copy from it beside their work.
+
+    On other devices nothing is done. If it cannot be locked, a :class:`CpnnWarning` says so: copies then take longer.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    import torch
+
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    code = int(runtime.cudaHostRegister(array.ctypes.data, array.nbytes, 1))  # 1: for all GPUs
+    if code:
+        warnings.warn(
+            f"{array.nbytes / 2**20:,.0f} MB of memory cannot be locked for the GPU (CUDA error {code}); copying to it "
+            "takes longer.",
+            CpnnWarning,
+            stacklevel=3,
+        )
+    try:
+        yield
+    finally:
+        if not code:
+            runtime.cudaHostUnregister(array.ctypes.data)
+
+
 class _Copies:
     """Copying to and from a GPU beside its work; CUDA only."""
 
     def __init__(self, device: torch.device) -> None:
         import torch
 
-        self._device, self._turn = device, 0
+        if ":" not in str(device):  # another thread may have another current device
+            device = torch.device("cuda", torch.cuda.current_device())
+        self.device, self._turn = device, 0
         self._stream, self._work = torch.cuda.Stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._buffers: list[torch.Tensor] = []
         self._free = [torch.cuda.Event() for _ in range(_BUFFERS)]  # type: ignore[no-untyped-call]
@@ -190,10 +217,10 @@ class _Copies:
         """
         import torch
 
-        with torch.cuda.device(self._device):
+        with torch.cuda.device(self.device):
             if not self._buffers:
                 shape = (batch, *images.shape[1:])
-                self._buffers = [torch.zeros(shape, dtype=torch.uint8, device=self._device) for _ in range(_BUFFERS)]
+                self._buffers = [torch.zeros(shape, dtype=torch.uint8, device=self.device) for _ in range(_BUFFERS)]
                 torch.cuda.current_stream().synchronize()
             self._turn = (self._turn + 1) % _BUFFERS
             buffer, free = self._buffers[self._turn], self._free[self._turn]
