@@ -272,21 +272,24 @@ def test_slots_are_used_again_and_a_batch_waits_for_one(slide):
 
 
 @pytest.mark.parametrize(
-    ("backend", "device", "cores", "asked", "wanted"),
+    ("backend", "device", "cores", "share", "asked", "wanted"),
     [
-        ("tifffile", "cpu", 16, None, 0),
-        ("tifffile", "cuda", 16, None, 15),
-        ("tifffile", "cuda", 3, None, 0),
-        ("tifffile", "cuda", 200, None, 32),
-        ("arrays", "cuda", 16, None, 0),
-        ("tifffile", "cuda", 16, 0, 0),
-        ("tifffile", "cpu", 2, 3, 3),
+        ("tifffile", "cpu", 16, 1, None, 0),
+        ("tifffile", "cuda", 16, 1, None, 15),
+        ("tifffile", "cuda", 16, 1 / 2, None, 7),
+        ("tifffile", "cuda", 16, 1 / 8, None, 0),
+        ("tifffile", "cuda", 4, 1, None, 3),
+        ("tifffile", "cuda", 3, 1, None, 0),
+        ("tifffile", "cuda", 200, 1, None, 32),
+        ("arrays", "cuda", 16, 1, None, 0),
+        ("tifffile", "cuda", 16, 1, 0, 0),
+        ("tifffile", "cpu", 2, 1, 3, 3),
     ],
 )
-def test_processes_read_where_they_help(slide, monkeypatch, backend, device, cores, asked, wanted):
+def test_processes_read_where_they_help(slide, monkeypatch, backend, device, cores, share, asked, wanted):
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     slide.backend = backend
-    assert module.n_processes(slide, settings(reader_processes=asked), device) == wanted
+    assert module.n_processes(slide, settings(reader_processes=asked), device, share) == wanted
 
 
 def test_without_shared_memory_threads_read_unless_processes_were_asked_for(slide, model, monkeypatch):

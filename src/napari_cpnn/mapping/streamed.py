@@ -20,7 +20,7 @@ from napari_cpnn.mapping.pipeline import Done, Lane, Pipeline
 from napari_cpnn.mapping.progress import MapProgress
 from napari_cpnn.mapping.scheduler import BLOCK
 from napari_cpnn.mapping.states import FAILED, UNKNOWN
-from napari_cpnn.models import choose_devices
+from napari_cpnn.models import choose_devices, n_visible_gpus
 from napari_cpnn.prediction import DeviceStream, Predictor, pinned
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.slides import PatchReader, PatchRing, ReaderProcess, ReaderThread, RingReader, Slide
@@ -28,8 +28,8 @@ from napari_cpnn.slides import PatchReader, PatchRing, ReaderProcess, ReaderThre
 if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
 
-#: Fewest cores for which processes read by themselves, and most processes that are started by themselves.
-_LEAST_CORES, _MOST_PROCESSES = 4, 32
+#: Fewer processes are not started by themselves, since as many threads do as well; nor are more.
+_LEAST_PROCESSES, _MOST_PROCESSES = 3, 32
 #: Between writes of the map to the cache.
 _FLUSH_SECONDS = 2.0
 
@@ -43,15 +43,19 @@ def is_streamed(mapper: LiveMapper, model: CPNN) -> bool:
     return model.input_kind == "patch" and (on_gpu or bool(mapper.settings.reader_processes))
 
 
-def n_processes(slide: Slide, settings: MappingSettings, device_type: str) -> int:
-    """Number of processes that read; 0 for threads."""
+def n_processes(slide: Slide, settings: MappingSettings, device_type: str, share_of_gpus: float = 1.0) -> int:
+    """Number of processes that read; 0 for threads.
+
+    Other programs, such as the workers of a cohort, are left the cores for the GPUs that this one does not use.
+    """
     if settings.reader_processes is not None:
         return settings.reader_processes
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Arrays in memory would be copied to each process, and need no decoding.
-    if device_type != "cuda" or cores < _LEAST_CORES or slide.backend == "arrays":
+    if device_type != "cuda" or slide.backend == "arrays":
         return 0
-    return min(cores - 1, _MOST_PROCESSES)
+    n = int((cores - 1) * share_of_gpus)
+    return min(n, _MOST_PROCESSES) if n >= _LEAST_PROCESSES else 0
 
 
 def in_blocks(cmap: CompositionMap, patches: IntArray) -> IntArray:
@@ -132,7 +136,7 @@ def _readers(mapper: LiveMapper, lanes: Sequence[Lane], n_batches: int) -> Itera
     settings, slide, spec = mapper.settings, mapper.slide, mapper.predictor.model.patch
     under_way = sum(lane.depth for lane in lanes) + 1
     device = mapper.predictor.device
-    wanted = min(n_processes(slide, settings, device.type), n_batches)
+    wanted = min(n_processes(slide, settings, device.type, len(lanes) / n_visible_gpus()), n_batches)
     n = wanted or min(settings.readers, n_batches)
 
     def ring_of(n_readers: int, *, shared: bool) -> PatchRing:

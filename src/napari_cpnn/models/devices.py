@@ -119,6 +119,13 @@ def choose_devices(name: str = "auto", n_gpus: int | None = 1) -> list[torch.dev
     return [torch.device("cuda", index) for index in indices[:n_gpus]]
 
 
+def n_visible_gpus() -> int:
+    """Number of GPUs that this program may use, at least one."""
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
 def is_device_lost(error: BaseException) -> bool:
     """Return whether an exception reports that a GPU can no longer be used by this program.
 
