@@ -187,7 +187,10 @@ def serve() -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     sys.stdout = sys.stderr
     slide, spec, name, n_slots, batch = pickle.load(requests)  # noqa: S301 -- from the process that started this one
-    ring = PatchRing(n_slots, batch, spec.size_px, shared=True, name=name)
+    try:
+        ring = PatchRing(n_slots, batch, spec.size_px, shared=True, name=name)
+    except FileNotFoundError:  # the program was killed while this process started
+        return
     _answer(ReaderThread(PatchReader(slide, spec), ring), requests, answers)
 
 
@@ -202,5 +205,8 @@ def _answer(reader: ReaderThread, requests: IO[bytes], answers: IO[bytes]) -> No
             ok, problem = reader.read(slot, centers)
         except Exception:  # noqa: BLE001 -- told to the program, which ends mapping with it
             ok, problem, bug = np.zeros(len(centers), bool), "", traceback.format_exc()
-        pickle.dump((ok, problem, bug), answers)
-        answers.flush()
+        try:
+            pickle.dump((ok, problem, bug), answers)
+            answers.flush()
+        except OSError:  # the program was killed meanwhile; nobody is to be told
+            os._exit(0)
