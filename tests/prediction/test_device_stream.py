@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fakes import ColorModel
 from napari_cpnn.errors import CpnnWarning, MappingError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.models import choose_devices, is_device_lost, is_out_of_memory
-from napari_cpnn.prediction import DeviceStream, Predictor, device_stream
+from napari_cpnn.prediction import DeviceStream, Predictor, device_stream, pinned
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), dtype=np.uint8)
 BATCHES = [IMAGES[:8], IMAGES[8:16], IMAGES[16:]]
@@ -204,14 +205,73 @@ def test_a_network_that_cannot_be_recorded_runs_without_and_says_so(late, model,
     np.testing.assert_allclose(weights, Predictor(model, "cpu", "float32").predict(IMAGES).weights, atol=1e-6)
 
 
+def test_a_recorded_network_gives_each_batch_its_own_results(model, monkeypatch):
+    predictor = Predictor(model, "cpu", "float32")
+    compute, recording, n_computed = predictor.compute, [], []
+
+    class Graph:
+        def replay(self) -> None:
+            with torch.inference_mode():
+                for place, part in zip(self.results, compute(self.given), strict=True):
+                    place.copy_(part)
+
+    @contextlib.contextmanager
+    def graph(one, stream, capture_error_mode):
+        assert capture_error_mode == "thread_local"
+        recording.append(one)
+        yield
+        recording.pop()
+
+    def computed(batch):
+        n_computed.append(len(batch))
+        if recording:  # nothing runs while a graph is recorded, and its input and results stay where they are
+            recording[0].given, recording[0].results = batch, compute(torch.zeros_like(batch))
+            return recording[0].results
+        return compute(batch)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Stream(eager=True))
+    monkeypatch.setattr(predictor, "compute", computed)
+    stream = DeviceStream(predictor, 8, padded=True)
+    stream._wants_graph = True
+    weights, *_ = streamed(stream)
+    np.testing.assert_allclose(weights, Predictor(model, "cpu", "float32").predict(IMAGES).weights, atol=1e-6)
+    assert n_computed == [8] * 4  # three to warm up, one recorded; then it is replayed
+
+
+def test_memory_of_batches_is_locked_for_all_gpus_and_unlocked_again(monkeypatch):
+    calls = []
+
+    def register(place, size, flags):
+        calls.append((place, size, flags))
+        return len(calls) - 1  # the second time it fails
+
+    runtime = SimpleNamespace(cudaHostRegister=register, cudaHostUnregister=calls.append)
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    place = IMAGES.ctypes.data
+    with pytest.raises(KeyError), pinned(IMAGES, torch.device("cuda")):
+        raise KeyError
+    assert calls == [(place, IMAGES.nbytes, 1), place]
+    with (
+        pytest.warns(CpnnWarning, match=r"cannot be locked for the GPU \(CUDA error 2\)"),
+        pinned(IMAGES, torch.device("cuda")),
+    ):
+        pass
+    assert len(calls) == 3
+    with pinned(IMAGES, torch.device("cpu")):
+        pass
+    assert len(calls) == 3
+
+
 def test_devices_of_one_slide(monkeypatch):
-    assert [str(d) for d in choose_devices("cpu", None)] == ["cpu"]
+    assert [str(d) for d in choose_devices("cpu", 0)] == ["cpu"]
     monkeypatch.setattr("napari_cpnn.models.devices.choose_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     assert [d.index for d in choose_devices("cuda", 1)] == [1]
-    assert [d.index for d in choose_devices("cuda", None)] == [1, 0, 2, 3]
-    assert [d.index for d in choose_devices("cuda:2", None)] == [2, 3]
+    assert [d.index for d in choose_devices("cuda", 0)] == [1, 0, 2, 3]
+    assert [d.index for d in choose_devices("cuda:2", 0)] == [2, 3]
     with pytest.raises(MappingError, match="3 GPUs are asked for, and from cuda:2 on there are 2"):
         choose_devices("cuda:2", 3)
 

@@ -87,7 +87,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def choose_devices(name: str = "auto", n_gpus: int | None = 1) -> list[torch.device]:
+def choose_devices(name: str = "auto", n_gpus: int = 1) -> list[torch.device]:
     """Select the devices that map a slide together: that of :func:`choose_device` and, on CUDA, those after it.
 
     Parameters
@@ -95,7 +95,7 @@ def choose_devices(name: str = "auto", n_gpus: int | None = 1) -> list[torch.dev
     name
         As for :func:`choose_device`; with a number (``"cuda:2"``), the first of them.
     n_gpus
-        How many; ``None``: all that are visible. Without CUDA there is one device, and the number is not used.
+        How many; 0: all that are visible. Without CUDA there is one device, and the number is not used.
 
     Raises
     ------
@@ -112,11 +112,11 @@ def choose_devices(name: str = "auto", n_gpus: int | None = 1) -> list[torch.dev
         indices = indices[first.index :]
     else:
         indices.insert(0, indices.pop(torch.cuda.current_device()))
-    if n_gpus is not None and n_gpus > len(indices):
+    if n_gpus > len(indices):
         raise MappingError(
             f"{n_gpus} GPUs are asked for, and from {first} on there are {len(indices)}; choose fewer (n_gpus)."
         )
-    return [torch.device("cuda", index) for index in indices[:n_gpus]]
+    return [torch.device("cuda", index) for index in indices[: n_gpus or None]]
 
 
 def n_visible_gpus() -> int:

@@ -63,7 +63,7 @@ class MappingSettings(Settings):
         "processes that read patches of a whole slide; 0: the threads do; none: on a GPU a process per core but one, "
         "where there are four cores or more",
     )
-    n_gpus: int | None = setting(1, "GPUs that map a whole slide together; none: all that are visible")
+    n_gpus: int = setting(1, "GPUs that map a whole slide together; 0: all that are visible")
     cuda_graphs: bool = setting(False, "start the network on a GPU as one recorded graph when mapping a whole slide")
     coarsest: int = setting(16, "first lattice: every 16th patch (coarser where these are many), or fewer")
     min_screen_px: float = setting(4.0, "refine the map down to this many screen pixels per patch")
@@ -82,7 +82,7 @@ class MappingSettings(Settings):
             self.reader_processes is None or 0 <= self.reader_processes <= 256,
             "The number of processes that read must be 0 to 256.",
         )
-        check(self.n_gpus is None or self.n_gpus >= 1, "The number of GPUs must be at least one.")
+        check(self.n_gpus >= 0, "The number of GPUs cannot be negative; 0 stands for all.")
         check(
             self.coarsest in (1, 2, 4, 8, 16),
             f"The first lattice must be a power of two up to 16, not {self.coarsest}.",
