@@ -10,7 +10,8 @@ with ``torch.compile``. The second times each stage alone, with as many readers 
 reading    tiles -> patches of a generated slide, into the ring of batches, nothing computed
 copying    uint8 patches to the device from pinned memory, and normalised there
 network    as in the first table, without compiling, at the largest batch
-pipeline   ``predict_map`` of the slide, all together, without and with a CUDA graph; stopped after ``--seconds``
+pipeline   ``predict_map`` of the slide, all together, without and with a CUDA graph; stopped after ``--seconds``;
+           with threads as in a view, without the streams
 
 The slowest stage is what bounds the pipeline. Target: pipeline / network >= 0.90. Each table is printed as soon as
 it is made, and what does not fit into ``--minutes`` is named and left out.
@@ -169,7 +170,7 @@ def stage_rows(
                 device=args.device, readers=n, reader_processes=n if kind == "processes" else 0, max_batch=batch,
                 cache=False, cuda_graphs=graph,
             )  # fmt: skip
-            wanted = not graph or predictor.device.type == "cuda"
+            wanted = not graph or (kind == "processes" and predictor.device.type == "cuda")
             if wanted and budget.allows(f"{n} {kind}, graph: {graph}", 2 * args.seconds):
                 found.append(pipeline(slide, model, settings, args.seconds))
         best = max(found, default=float("nan"))

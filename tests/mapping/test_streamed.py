@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -290,6 +291,24 @@ def test_processes_read_where_they_help(slide, monkeypatch, backend, device, cor
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     slide.backend = backend
     assert module.n_processes(slide, settings(reader_processes=asked), device, share) == wanted
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "changes", "wanted"),
+    [
+        ("cpu", "patch", {}, False),
+        ("cpu", "patch", {"reader_processes": 2}, True),
+        ("cpu", "surroundings", {"reader_processes": 2}, False),
+        ("cpu", "patch", {"n_gpus": 0}, False),
+        ("cuda", "patch", {}, True),
+        ("cuda", "patch", {"reader_processes": 0}, False),
+        ("cuda", "patch", {"reader_processes": 0, "n_gpus": 2}, True),
+        ("cuda", "surroundings", {}, False),
+    ],
+)
+def test_which_slides_are_mapped_this_way(device, kind, changes, wanted):
+    mapper = SimpleNamespace(predictor=SimpleNamespace(device=torch.device(device)), settings=settings(**changes))
+    assert module.is_streamed(mapper, SimpleNamespace(input_kind=kind)) == wanted
 
 
 def test_without_shared_memory_threads_read_unless_processes_were_asked_for(slide, model, monkeypatch):

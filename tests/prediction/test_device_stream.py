@@ -114,10 +114,14 @@ class Stream:
 class Event:
     stream, at, waits = None, 0, 0
 
+    def __init__(self, blocking: bool = False) -> None:
+        self.blocking = blocking
+
     def record(self, stream) -> None:
         self.stream, self.at = stream, len(stream.work)
 
     def synchronize(self) -> None:
+        assert self.blocking  # else the wait would take a core
         Event.waits += 1
         self.stream.run(self.at)
 

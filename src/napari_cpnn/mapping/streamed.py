@@ -35,12 +35,14 @@ _FLUSH_SECONDS = 2.0
 
 
 def is_streamed(mapper: LiveMapper, model: CPNN) -> bool:
-    """Whether a whole slide is mapped here rather than by the mapper's own threads: on CUDA, or with reader processes.
+    """Whether a whole slide is mapped here rather than by the mapper's own threads.
 
-    A model that looks around its patches is not: which patches it needs follows from those that it has seen.
+    So it is on CUDA, or with reader processes; on one GPU, ``reader_processes=0`` is the way back. A model that looks
+    around its patches is not: which patches it needs follows from those that it has seen.
     """
-    on_gpu = mapper.predictor.device.type == "cuda"
-    return model.input_kind == "patch" and (on_gpu or bool(mapper.settings.reader_processes))
+    on_gpu, processes = mapper.predictor.device.type == "cuda", mapper.settings.reader_processes
+    wanted = on_gpu if processes is None or mapper.settings.n_gpus != 1 else False
+    return model.input_kind == "patch" and (wanted or bool(processes))
 
 
 def n_processes(slide: Slide, settings: MappingSettings, device_type: str, share_of_gpus: float = 1.0) -> int:

@@ -249,6 +249,6 @@ class _Copies:
     def mark(self) -> Any:
         import torch
 
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         done.record(self._work)
         return done

@@ -60,8 +60,8 @@ class MappingSettings(Settings):
     readers: int = setting(2, "threads that read patches")
     reader_processes: int | None = setting(
         None,
-        "processes that read patches of a whole slide; 0: the threads do; none: on a GPU a process per core but one, "
-        "where there are four cores or more",
+        "processes that read patches of a whole slide; 0: threads do, as in a view; none: on a GPU a process per core "
+        "but one, where there are four cores or more",
     )
     n_gpus: int = setting(1, "GPUs that map a whole slide together; 0: all that are visible")
     cuda_graphs: bool = setting(False, "start the network on a GPU as one recorded graph when mapping a whole slide")
