@@ -128,7 +128,8 @@ def _told(mapper: LiveMapper, through: Iterator[list[Done]]) -> Generator[list[D
     try:
         yield from through
     except Exception as error:
-        kept = " What was mapped until then is kept, and the next run goes on from there." if mapper.store else ""
+        is_kept = mapper.store is not None and not mapper.store.problem
+        kept = " What was mapped until then is kept, and the next run goes on from there." if is_kept else ""
         raise MappingError(f"Mapping {mapper.slide.name} failed: {error}{kept}") from error
 
 
