@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 #: Fewer processes are not started by themselves, since as many threads do as well; nor are more.
 _LEAST_PROCESSES, _MOST_PROCESSES = 3, 32
-#: Between writes of the map to the cache.
-_FLUSH_SECONDS = 2.0
+#: Between writes of the map to the cache, and between calls of what hears of the progress.
+_FLUSH_SECONDS, _REPORT_SECONDS = 2.0, 0.5
 
 
 def is_streamed(mapper: LiveMapper, model: CPNN) -> bool:
@@ -90,7 +90,7 @@ def fill(mapper: LiveMapper, lanes: Sequence[Lane], on_progress: Callable[[MapPr
     batches = [patches[start : start + settings.max_batch] for start in range(0, len(patches), settings.max_batch)]
     centers = [cmap.grid.centers_um(cmap.unravel(batch)) for batch in batches]
     pace, problem, n_done = Pace(settings.max_batch, settings.batch_seconds), "", 0
-    flushed = time.monotonic()
+    flushed, reported = time.monotonic(), 0.0
 
     def report(*, idle: bool) -> None:
         if on_progress:
@@ -105,23 +105,29 @@ def fill(mapper: LiveMapper, lanes: Sequence[Lane], on_progress: Callable[[MapPr
     ):
         for some in through:
             for done in some:
-                batch, ok = batches[done.number], done.ok
-                problem = problem or done.problem
+                _enter(cmap, batches[done.number], done)
                 if done.prediction is not None:
-                    cmap.fill(batch[ok], *done.prediction)
-                    pace.note(int(ok.sum()), done.seconds / len(lanes), settings.max_batch)
-                if not ok.all():
-                    cmap.fail(batch[~ok])
-                n_done += len(batch)
+                    pace.note(int(done.ok.sum()), done.seconds / len(lanes), settings.max_batch)
+                problem, n_done = problem or done.problem, n_done + len(done.ok)
             if mapper.store is not None and time.monotonic() - flushed > _FLUSH_SECONDS:
                 mapper.store.flush()
                 flushed = time.monotonic()
-            report(idle=False)
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                report(idle=False)
+                reported = time.monotonic()
     n_failed = int((cmap.state == FAILED).sum())
     if n_failed and not problem:
         problem = f"{n_failed} patches could not be read from {mapper.slide.name}."
     report(idle=True)
     return problem
+
+
+def _enter(cmap: CompositionMap, patches: IntArray, done: Done) -> None:
+    """Enter a batch of patches into the map."""
+    if done.prediction is not None:
+        cmap.fill(patches[done.ok], *done.prediction)
+    if not done.ok.all():
+        cmap.fail(patches[~done.ok])
 
 
 def _told(mapper: LiveMapper, through: Iterator[list[Done]]) -> Generator[list[Done], None, None]:
