@@ -4,6 +4,7 @@ from .levels import members_of as members_of
 from .levels import require_members as require_members
 from .levels import types_at as types_at
 from .live import LiveMapper as LiveMapper
+from .pipeline import Pipeline as Pipeline
 from .places import MarkedPlaces as MarkedPlaces
 from .progress import MapProgress as MapProgress
 from .scheduler import Scheduler as Scheduler

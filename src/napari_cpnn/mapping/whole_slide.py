@@ -17,8 +17,8 @@ from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping.composition_map import CompositionMap
 from napari_cpnn.mapping.live import LiveMapper
 from napari_cpnn.mapping.progress import MapProgress
-from napari_cpnn.mapping.scheduler import TILE
 from napari_cpnn.mapping.states import FAILED, UNKNOWN
+from napari_cpnn.mapping.streamed import in_blocks, is_streamed, map_streamed
 from napari_cpnn.models import Prediction
 from napari_cpnn.prediction import PlacePredictor, Predictor, inputs_at
 from napari_cpnn.settings import MappingSettings
@@ -62,7 +62,8 @@ def predict_map(
         A ``dask.distributed`` client: blocks of patches run on its workers, which must be able to open the slide's
         path. Only predictions travel back, some 65 numbers per patch.
     settings
-        Device, precision, cache.
+        Device, precision, cache. With `reader_processes`, or several GPUs (`n_gpus`), batches of `max_batch` go from
+        processes or threads that read to one or several devices.
     on_progress
         Called about twice per second.
 
@@ -91,14 +92,17 @@ def predict_map(
     if region is not None and not isinstance(region, Rect):
         region = Rect(*(float(v) for v in region))
     with LiveMapper(slide, model, settings, region) as mapper:
-        if client is None:
-            _map_here(mapper, on_progress)
-        else:
+        problem = ""
+        if client is not None:
             _map_on_cluster(mapper, model, client, on_progress)
+        elif is_streamed(mapper, model):
+            problem = map_streamed(mapper, model, on_progress)
+        else:
+            _map_here(mapper, on_progress)
         cmap = mapper.map
     n_failed = int((cmap.state == FAILED).sum())
     if n_failed == int(cmap.tissue.sum()):
-        raise MappingError(f"No patch of {slide.name} could be read: {mapper.progress().message}")
+        raise MappingError(f"No patch of {slide.name} could be read: {problem or mapper.progress().message}")
     if n_failed:
         warnings.warn(f"{n_failed} patches of {slide.name} could not be read.", CpnnWarning, stacklevel=2)
     if foreign := cmap.domain_report().warning:
@@ -123,9 +127,7 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
     cmap, settings = mapper.map, mapper.settings
     if settings.precision == "int8":
         raise MappingError("int8 is chosen on the patches of one computer; map on a cluster in another precision.")
-    patches = np.flatnonzero(cmap.state == UNKNOWN)
-    row, col = np.divmod(patches, cmap.grid.shape[1])
-    patches = patches[np.lexsort((col, row, col // (TILE * 8), row // (TILE * 8)))]  # patches of a task are neighbours
+    patches = in_blocks(cmap, np.flatnonzero(cmap.state == UNKNOWN))  # patches of a task are neighbours
     blocks = [patches[i : i + _TASK_PATCHES] for i in range(0, len(patches), _TASK_PATCHES)]
     inputs = inputs_at(mapper.slide, model, mapper.predictor, settings.cache)
     shared = client.scatter((model, inputs.context), broadcast=True)

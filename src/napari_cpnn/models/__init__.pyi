@@ -27,9 +27,12 @@ from .decoder import Scale as Scale
 from .devices import Engine as Engine
 from .devices import Precision as Precision
 from .devices import choose_device as choose_device
+from .devices import choose_devices as choose_devices
 from .devices import choose_engine as choose_engine
 from .devices import choose_precision as choose_precision
+from .devices import is_device_lost as is_device_lost
 from .devices import is_out_of_memory as is_out_of_memory
+from .devices import n_visible_gpus as n_visible_gpus
 from .domain import BODY as BODY
 from .domain import N_KNOTS as N_KNOTS
 from .domain import Domain as Domain

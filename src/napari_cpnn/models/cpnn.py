@@ -82,6 +82,7 @@ class CPNN(nn.Module):
         self.trust: Trust | None = None
         #: Name and version, such as ``"breast-her2st (napari-cpnn 0.1.0)"``; empty for a model that is in no file.
         self.title = model_title(self.provenance)
+        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
         # Calibration after training: e -> scale * e + shift, which does not change correlations.
         self.register_buffer("scale", torch.ones(len(spec.genes)))
         self.register_buffer("shift", torch.zeros(len(spec.genes)))
@@ -336,8 +337,19 @@ class CPNN(nn.Module):
             )
         if images.shape[3] == 3:
             images = images.permute(0, 3, 1, 2)
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
-        return images.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
+        factor, offset = self._normalisation(images.device)
+        return images.to(torch.float32).mul_(factor).sub_(offset)
+
+    def _normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Factor and offset of :meth:`normalize`; kept where they are not on the CPU, since copying waits for a GPU."""
+        kept = self._on_device.get(device)
+        if kept is None:
+            with torch.inference_mode(mode=False):
+                mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
+                kept = 1 / (255 * std), mean / std
+            if device.type != "cpu":
+                self._on_device[device] = kept
+        return kept
 
     def decoder(self) -> Decoder:
         """Current linear decoder to expression, including calibration, as numpy arrays."""

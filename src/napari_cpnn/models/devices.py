@@ -85,3 +85,58 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
     )
+
+
+def choose_devices(name: str = "auto", n_gpus: int = 1) -> list[torch.device]:
+    """Select the devices that map a slide together: that of :func:`choose_device` and, on CUDA, those after it.
+
+    Parameters
+    ----------
+    name
+        As for :func:`choose_device`; with a number (``"cuda:2"``), the first of them.
+    n_gpus
+        How many; 0: all that are visible. Without CUDA there is one device, and the number is not used.
+
+    Raises
+    ------
+    MappingError
+        If there are fewer.
+    """
+    import torch
+
+    first = choose_device(name)
+    if first.type != "cuda":
+        return [first]
+    indices = list(range(torch.cuda.device_count()))
+    if ":" in str(first):
+        indices = indices[first.index :]
+    else:
+        indices.insert(0, indices.pop(torch.cuda.current_device()))
+    if n_gpus > len(indices):
+        raise MappingError(
+            f"{n_gpus} GPUs are asked for, and from {first} on there are {len(indices)}; choose fewer (n_gpus)."
+        )
+    return [torch.device("cuda", index) for index in indices[: n_gpus or None]]
+
+
+def n_visible_gpus() -> int:
+    """Number of GPUs that this program may use, at least one."""
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Return whether an exception reports that a GPU can no longer be used by this program.
+
+    After such an error (a fault of the card or driver, a card that fell off the bus) everything else that is asked of
+    this device fails, too. Lack of memory is none (:func:`is_out_of_memory`).
+    """
+    import torch
+
+    if is_out_of_memory(error) or not isinstance(error, RuntimeError):
+        return False
+    text = str(error).lower()
+    known = ("cuda error", "cudnn error", "cublas error", "cuda driver error", "device-side assert", "gpu is lost")
+    accelerator = getattr(torch, "AcceleratorError", None)  # of torch 2.8 and later
+    return (accelerator is not None and isinstance(error, accelerator)) or any(words in text for words in known)

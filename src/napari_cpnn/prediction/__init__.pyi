@@ -5,6 +5,8 @@ from .context import CENTER as CENTER
 from .context import SIDE as SIDE
 from .context import ContextPlan as ContextPlan
 from .context import keys_of as keys_of
+from .device_stream import DeviceStream as DeviceStream
+from .device_stream import pinned as pinned
 from .feature_store import FeatureStore as FeatureStore
 from .inputs import INPUTS as INPUTS
 from .inputs import Context as Context

@@ -219,11 +219,9 @@ class Predictor:
                 if not is_out_of_memory(error):
                     raise
                 if step == 1:
-                    raise MappingError(
-                        f"{self.description}: not enough memory for one patch; close other programs or use the CPU."
-                    ) from error
+                    raise self.has_no_room() from error
                 self.max_batch = step // 2
-                self._free_memory()
+                self.free_memory()
                 continue
             start += step
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
@@ -237,19 +235,40 @@ class Predictor:
                 batch = batch.pin_memory().to(self.device, non_blocking=True)
             else:
                 batch = batch.to(self.device)
-            x = self.model.normalize(batch)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                results = function(x, rows)
+            results = self._computed(batch, rows, function)
             return tuple(values.float().cpu().numpy() for values in results)
 
-    def _forward(self, x: torch.Tensor, surroundings: Surroundings | None) -> Prediction[torch.Tensor]:
+    def compute(self, images: torch.Tensor) -> Prediction[torch.Tensor]:
+        """Predict patches ``(N, S, S, 3)`` uint8 that are on the device already; results stay there, float32.
+
+        For models without surroundings, in a block of ``torch.inference_mode``. Nothing waits for the device.
+        """
+        return Prediction(
+            *(part.float() for part in self._computed(images, slice(None), lambda x, _: self._forward(x)))
+        )
+
+    def _computed(self, batch: torch.Tensor, rows: slice, function: _Step) -> Sequence[torch.Tensor]:
+        import torch
+
+        x = self.model.normalize(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return function(x, rows)
+
+    def _forward(self, x: torch.Tensor, surroundings: Surroundings | None = None) -> Prediction[torch.Tensor]:
         if not self.symmetries:
             return self.model.predict(x) if surroundings is None else self.model.predict(x, surroundings)
         from napari_cpnn.models import predict_symmetric
 
         return predict_symmetric(self.model, x, surroundings)
 
-    def _free_memory(self) -> None:
+    def has_no_room(self) -> MappingError:
+        """What is raised if not even one patch fits into the memory of the device."""
+        return MappingError(
+            f"{self.description}: not enough memory for one patch; close other programs or use the CPU."
+        )
+
+    def free_memory(self) -> None:
+        """Give memory that nothing uses back to the device."""
         import torch
 
         if self.device.type == "cuda":

@@ -58,6 +58,13 @@ class MappingSettings(Settings):
         0.2, "target duration of a batch in seconds; short batches make the map follow the view"
     )
     readers: int = setting(2, "threads that read patches")
+    reader_processes: int = setting(
+        0,
+        "processes that read patches of a whole slide; 0: threads do, as in a view; -1: on a GPU a process per core "
+        "but one, where there are four cores or more",
+    )
+    n_gpus: int = setting(1, "GPUs that map a whole slide together; 0: all that are visible")
+    cuda_graphs: bool = setting(False, "start the network on a GPU as one recorded graph when mapping a whole slide")
     coarsest: int = setting(16, "first lattice: every 16th patch (coarser where these are many), or fewer")
     min_screen_px: float = setting(4.0, "refine the map down to this many screen pixels per patch")
     margin: float = setting(0.25, "margin around the view that is mapped as well, in view sizes")
@@ -71,6 +78,11 @@ class MappingSettings(Settings):
             self.max_batch >= 1 and self.readers >= 1,
             "The maximum batch size and the number of readers must be at least one.",
         )
+        check(
+            -1 <= self.reader_processes <= 256,
+            "The number of processes that read must be 0 to 256, or -1 for as many as suit the computer.",
+        )
+        check(self.n_gpus >= 0, "The number of GPUs cannot be negative; 0 stands for all.")
         check(
             self.coarsest in (1, 2, 4, 8, 16),
             f"The first lattice must be a power of two up to 16, not {self.coarsest}.",

@@ -6,9 +6,13 @@ from .backends.tiff import TiffBackend as TiffBackend
 from .backends.tiff_tiles import FileReader as FileReader
 from .backends.zarr_places import address_of as address_of
 from .identity import copy_identity as copy_identity
+from .patch_ring import PatchRing as PatchRing
 from .patches import PatchReader as PatchReader
 from .patches import read_patches as read_patches
 from .pixel_size import is_in_um as is_in_um
+from .reader_process import ReaderProcess as ReaderProcess
+from .reader_process import ReaderThread as ReaderThread
+from .reader_process import RingReader as RingReader
 from .slide import Slide as Slide
 from .slide import open_slide as open_slide
 from .stains import STAINS as STAINS

@@ -88,16 +88,22 @@ class PatchReader:
             ``(N,)``, False where the file could not be read.
         """
         centers = np.asarray(centers_um, np.float64).reshape(-1, 2)
+        size = self.spec.size_px
+        images = np.empty((len(centers), size, size, 3), np.uint8)
+        return images, self.read_into(centers, images)
+
+    def read_into(self, centers_um: npt.ArrayLike, images: Picture) -> npt.NDArray[np.bool_]:
+        """Read as :meth:`read`, into ``images (N, size_px, size_px, 3)`` uint8 that are there; return ``ok (N,)``."""
+        centers = np.asarray(centers_um, np.float64).reshape(-1, 2)
         if not np.isfinite(centers).all():
             raise SlideError("The centres of patches must be finite numbers.")
-        size = self.spec.size_px
-        images = np.full((len(centers), size, size, 3), 255, np.uint8)
         ok = np.zeros(len(centers), bool)
-        corners = centers / np.asarray(self._cut.um_per_px) - np.asarray(self._cut.scale) * (size / 2)
+        corners = centers / np.asarray(self._cut.um_per_px) - np.asarray(self._cut.scale) * (self.spec.size_px / 2)
         boxes = self._boxes(corners)
         for group in _groups(boxes, np.arange(len(centers))):
             self._read_group(group, corners, boxes, images, ok)
-        return images, ok
+        images[~ok] = 255
+        return ok
 
     def _boxes(self, corners: npt.NDArray[np.float64]) -> Int64Array:
         """Return the level pixels ``(N, 4)`` as ``y0, x0, y1, x1`` from which each patch is computed."""

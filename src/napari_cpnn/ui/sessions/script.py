@@ -35,8 +35,8 @@ from napari_cpnn.ui.sessions.session import Session
 
 #: Settings of maps that change how fast they are made, not what they say.
 _OF_SPEED = frozenset(
-    ("max_batch", "batch_seconds", "readers", "coarsest", "min_screen_px", "margin", "cache", "cache_dir", "cache_gb")
-)
+    ("max_batch", "batch_seconds", "readers", "reader_processes", "n_gpus", "cuda_graphs", "coarsest", "min_screen_px")
+) | {"margin", "cache", "cache_dir", "cache_gb"}
 _FINGERPRINT = 16
 #: Values of all spots, as code.
 _DEPTH = {
