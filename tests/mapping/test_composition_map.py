@@ -84,7 +84,7 @@ def test_the_last_gene_is_kept_until_the_map_changes(decoder, tissue):
     cmap.fill(patches, np.full((n, cmap.n_types), 1 / cmap.n_types), np.ones((n, cmap.n_programs)))
     known = cmap.expression(gene)[tissue]
     assert np.isfinite(known).all()
-    assert np.ptp(known) == 0
+    assert np.ptp(known) < 1e-6  # a matrix product rounds by where in a block a row is
 
 
 def test_changes_are_announced_with_row_and_column(decoder, tissue):
