@@ -21,7 +21,6 @@ from .card import require_whole_file as require_whole_file
 from .checkpoint import load_model as load_model
 from .checkpoint import save_model as save_model
 from .cpnn import CPNN as CPNN
-from .cpnn import predict_symmetric as predict_symmetric
 from .decoder import Decoder as Decoder
 from .decoder import Scale as Scale
 from .devices import Engine as Engine
@@ -55,6 +54,7 @@ from .provenance import model_title as model_title
 from .provenance import model_words as model_words
 from .provenance import trained_on as trained_on
 from .provenance import usable as usable
+from .symmetric import predict_symmetric as predict_symmetric
 from .triplex import SlideTokens as SlideTokens
 from .triplex import Surroundings as Surroundings
 from .triplex import Triplex as Triplex

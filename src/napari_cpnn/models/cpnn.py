@@ -32,7 +32,7 @@ from napari_cpnn.models.domain import Domain
 from napari_cpnn.models.heads import Coefficients, LinearHead, PrototypeHead, ViewHead
 from napari_cpnn.models.prediction import Prediction
 from napari_cpnn.models.provenance import has_seen, model_title, trained_on
-from napari_cpnn.models.triplex import Surroundings, turned
+from napari_cpnn.models.triplex import Surroundings
 from napari_cpnn.models.trust import Selection, Side, Trust
 from napari_cpnn.palette import checked_hierarchy, hierarchy_of
 
@@ -358,23 +358,6 @@ class CPNN(nn.Module):
             parts = (prototypes, self.scale * alpha, self.scale * beta + self.shift, self.scale * program_genes)
             T, alpha_np, beta_np, V = (t.float().cpu().numpy().copy() for t in parts)
         return Decoder(self.genes, self.cell_types, T, alpha_np, beta_np, V, self.spec.scale)
-
-
-def predict_symmetric(model: CPNN, images: Tensor, surroundings: Surroundings | None = None) -> Prediction[Tensor]:
-    """Average predictions over the eight symmetries of the square (test-time augmentation of ST-Net).
-
-    Parameters
-    ----------
-    images
-        ``(N, 3, S, S)``, normalised.
-    surroundings
-        For a model that needs them; the block of neighbours is rotated with the patch.
-    """
-    predictions = []
-    for symmetry in range(8):
-        around = None if surroundings is None else surroundings.turned(symmetry)
-        predictions.append(model.predict(turned(images, symmetry), around))
-    return Prediction(*(torch.stack(parts).mean(dim=0) for parts in zip(*predictions, strict=True)))
 
 
 def fingerprint(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:

@@ -14,6 +14,7 @@ from napari_cpnn.geometry import Mpp, as_mpp
 from napari_cpnn.nuclei.gathering import nuclei_of_rings
 from napari_cpnn.nuclei.nuclei import Nuclei
 from napari_cpnn.nuclei.read_json import read_json_nuclei
+from napari_cpnn.nuclei.read_labels import TIFFS, label_image, read_labels
 from napari_cpnn.nuclei.read_spatialdata import read_shapes
 from napari_cpnn.nuclei.read_tables import read_table_nuclei
 from napari_cpnn.nuclei.store import NUCLEI
@@ -47,7 +48,8 @@ def read_nuclei(
     Xenium                          the folder; ``nucleus_boundaries``,               um of the Xenium image; pixels
                                     ``cell_boundaries``, ``cells``                    of the H&E slide where its
                                     (``.parquet``, ``.csv.gz``)                       alignment is in the folder
-    SpatialData                     ``.zarr`` with shapes                             pixels of the slide
+    SpatialData                     ``.zarr`` with shapes, or labels                  pixels of the slide
+    OME-Zarr, TIFF of labels        pixels of a nucleus have its number, others 0     of the file, or of the slide
     any                             CSV of centres: ``x, y`` or ``x_um, y_um``        of its columns
     napari-cpnn                     ``.zarr`` of :meth:`Nuclei.save`                  um of the slide
     ==============================  ================================================  ============================
@@ -62,7 +64,7 @@ def read_nuclei(
     slide
         The slide, for its pixel size, and to say which nuclei lie outside of it.
     element
-        Name of the shapes to read of a SpatialData that has several.
+        Name of the shapes or labels to read of a SpatialData or OME-Zarr that has several.
 
     Raises
     ------
@@ -97,19 +99,12 @@ def read_nuclei(
 def _read(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
     name = file.name.lower()
     if file.is_dir():
-        if NUCLEI.is_at(file):
-            return Nuclei.load(file)
-        if xenium_folder(file) is not None:
-            return _of_xenium(_boundaries(file), file, mpp)
-        if (outlines := file / _SPACE_RANGER).is_file():
-            return _read(outlines, mpp, element)
-        table = read_shapes(file, element)
-        return nuclei_of_rings(
-            table.xy, table.starts, _pixels(mpp, file), table.labels, file, f"SpatialData {file.name}"
-        )
+        return _read_folder(file, mpp, element)
     if name.endswith(_JSON):
         found, program = read_json_nuclei(file)
         return found.nuclei(_pixels(mpp, file), file, f"{program} {file.name}")
+    if name.endswith(TIFFS):
+        return read_labels(file, mpp)
     if name.endswith(_TABLES):
         folder = xenium_folder(file.parent)
         if folder is not None and name.split(".")[0] in _XENIUM:
@@ -118,8 +113,23 @@ def _read(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
         unit = _MICRONS if table.unit == "um" else _pixels(mpp, file)
         return nuclei_of_rings(table.xy, table.starts, unit, table.labels, file, file.name)
     raise NucleiError(
-        f"{file} is of no kind that holds nuclei; give GeoJSON, JSON of CellViT or HoVer-Net, Parquet, CSV or Zarr."
+        f"{file} is of no kind that holds nuclei; give GeoJSON, JSON of CellViT or HoVer-Net, Parquet, CSV, Zarr, or a "
+        "TIFF of labels."
     )
+
+
+def _read_folder(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
+    if NUCLEI.is_at(file):
+        return Nuclei.load(file)
+    if xenium_folder(file) is not None:
+        return _of_xenium(_boundaries(file), file, mpp)
+    if (outlines := file / _SPACE_RANGER).is_file():
+        return _read(outlines, mpp, element)
+    labels = None if (file / "shapes").is_dir() and element is None else label_image(file, element)
+    if labels is not None:
+        return read_labels(labels, mpp)
+    table = read_shapes(file, element)
+    return nuclei_of_rings(table.xy, table.starts, _pixels(mpp, file), table.labels, file, f"SpatialData {file.name}")
 
 
 def _boundaries(folder: Path) -> Path:

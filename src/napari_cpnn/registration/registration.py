@@ -192,7 +192,7 @@ class Registration:
         parts = [
             self.kind,
             f"scale {self.scale:.3f}",
-            f"turned {self.turn_deg:+.1f}°",
+            f"turned {self.turn_deg:+z.1f}°",
             *(["mirrored"] if self.mirrored else []),
         ]
         if len(self.moving):

@@ -5,6 +5,7 @@ from .backends.ome_zarr import OmeZarrBackend as OmeZarrBackend
 from .backends.tiff import TiffBackend as TiffBackend
 from .backends.tiff_tiles import FileReader as FileReader
 from .backends.zarr_places import address_of as address_of
+from .backends.zarr_places import labels_in as labels_in
 from .identity import copy_identity as copy_identity
 from .patch_ring import PatchRing as PatchRing
 from .patches import PatchReader as PatchReader

@@ -73,6 +73,20 @@ def is_zarr(place: ZarrPlace) -> bool:
     return any(place.content(name) is not None for name in METADATA)
 
 
+def labels_in(folder: Path) -> dict[str, Path]:
+    """Return the images of labels in a Zarr folder by name: itself, or those in its folder ``labels``.
+
+    >>> labels_in(Path("there is none"))
+    {}
+    """
+    held = folder / "labels"
+    if held.is_dir():
+        return {p.name: p for p in sorted(held.iterdir()) if p.is_dir() and is_zarr(FolderPlace(p))}
+    facts = attributes(FolderPlace(folder))
+    is_label = "image-label" in facts or ("multiscales" in facts and folder.parent.name == "labels")
+    return {folder.name: folder} if is_label else {}
+
+
 def _array_file(place: ZarrPlace, level: str) -> tuple[str, Any]:
     """Return name and content of the file that describes an array."""
     for name in ("zarr.json", ".zarray"):

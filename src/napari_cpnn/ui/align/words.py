@@ -32,7 +32,7 @@ def said_of(found: Registration | None) -> str:
     """Return what a registration does, and how well it fits."""
     if found is None:
         return ""
-    parts = [f"turned {found.turn_deg:+.1f}°"]
+    parts = [f"turned {found.turn_deg:+z.1f}°"]
     if found.mirrored:
         parts.append("mirrored")
     if found.moving_mpp != (1.0, 1.0):
