@@ -240,7 +240,7 @@ def test_the_catalogue_is_that_of_the_data_folder(shared_data: Path, tmp_path: P
         assert slide.suffix == ".jpg"
         assert section in counts.name
         assert section in positions.name
-        assert samples.her2st_section_of(slide) == section
+        assert samples.her2st_section_of(slide) == samples.her2st_section_of(Path(slide.stem)) == section
     assert samples.her2st_cells(folder).suffix == ".RData"
     assert samples.her2st_section_of(Path("C4.jpg")) is None
     assert samples.her2st_section_of(None) is None

@@ -176,10 +176,9 @@ def her2st_section(folder: str | Path, section: str) -> tuple[Path, Path, Path]:
 
 
 def her2st_section_of(slide: Path | None) -> str | None:
-    """Return the name of the section that a picture shows, by its file name; ``None`` for other slides."""
-    return next(
-        (name for name, path in _SECTIONS.items() if slide is not None and path.endswith(f"/{slide.name}")), None
-    )
+    """Return the name of the section that a picture shows, by its file name, with or without extension, or ``None``."""
+    names = () if slide is None else (slide.name, f"{slide.name}.jpg")
+    return next((section for section, path in _SECTIONS.items() if path.rpartition("/")[2] in names), None)
 
 
 def her2st_cells(folder: str | Path) -> Path:

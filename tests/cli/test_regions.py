@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from tests.mapping.test_signature import world
 
+from napari_cpnn import regions
 from napari_cpnn.cli import main
+from napari_cpnn.mapping import DomainReport
 from napari_cpnn.regions import Region, compare_regions, explain_gene, summarise_regions, write_regions
 
 
@@ -57,6 +59,17 @@ def test_regions_are_measured_compared_and_explained(folder, capsys):
     (warning,) = found["warnings"]
     assert "'glass'" in warning
     assert warning.endswith("It is left out.")
+
+
+def test_regions_of_unlike_tissue_have_a_first_column_that_says_so(folder, monkeypatch):
+    monkeypatch.setattr(
+        regions, "domain_report_of", lambda _cmap, table: DomainReport(10, 0.9, table["region"].iloc[0])
+    )
+    assert run(folder) == 0
+    table = pd.read_csv(folder / "table.csv")
+    assert table.columns[0] == "warning"
+    for name, of_it in table.groupby("region"):
+        assert of_it["warning"].str.contains(f"90 % of this tissue is unlike .*{name}").all()
 
 
 def test_what_is_said_for_people(folder, capsys):

@@ -89,6 +89,8 @@ def test_a_good_card_is_read_as_it_was_written(original: Path) -> None:
     assert model.provenance == {**GOOD, "metrics": {"held_out": held_out}}
     assert model.trained_on == "breast, 1 patient, 2 slides"
     assert [model.has_seen(name) for name in ("C2.tif", "C2", "C3.svs", "C4")] == [True, True, True, False]
+    real = ("5714_HE_BT_C2.jpg", "5714_HE_BT_C2", "5714_HE_BT_D1", "5714_HE_BT_D2")  # pictures of C2, C2, C3, C4
+    assert [model.has_seen(name) for name in real] == [True, True, True, False]
     said = read_all(model)
     assert "Trained on: C2.tif (176 spots), C3 (12 spots)" in said
     assert "Held out: C4: mean PCC 0.250, SCC 0.500 over 2 genes" in said

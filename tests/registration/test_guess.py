@@ -39,6 +39,7 @@ def test_a_turned_picture_is_found(slide, degrees, mirror):
     assert found.evidence.dice > 0.97
     assert error_um(found, truth, np.random.default_rng(0).uniform(1500, 4500, (50, 2))) < 3 * UM
     assert (found.moving_name, found.fixed_name, found.fixed_mpp) == ("turned", "first", (UM, UM))
+    assert "outline alone" not in found.summary
 
 
 @pytest.mark.parametrize(("degrees", "mirror", "um"), [(90, False, 1.0), (-50, True, 0.02)])
@@ -49,6 +50,7 @@ def test_turned_spots_are_found_by_their_outline(slide, degrees, mirror, um):
     spots = table((here[:, ::-1] @ linear.T)[:, ::-1] / um + (-300, 5000))
     found = guess_registration(slide, spots, "mine")
     assert (found.trusted, found.mirrored, found.moving_name) == (True, mirror, "mine")
+    assert "found by the outline alone: up to half the distance of two spots off" in found.summary
     assert np.linalg.norm(found.map_px(spots.obsm["spatial"]) * UM - here, axis=1).max() < 100  # half a pitch
 
 

@@ -86,7 +86,15 @@ def click_on_slide(dock, um, qtbot):
 
 
 def click_in_picture(dock, um, qtbot):
-    qtbot.mouseClick(dock.picture.viewport(), Qt.MouseButton.LeftButton, pos=dock.picture.place_of(tuple(um)))
+    """A click on the small picture, once it keeps its size: what the dock says above it takes one line or two."""
+    seen = []
+
+    def is_still() -> bool:
+        seen.append((dock.picture.place_of(tuple(um)), dock.picture.viewport().size()))
+        return len(seen) > 2 and seen[-1] == seen[-2] == seen[-3]
+
+    qtbot.waitUntil(is_still, timeout=120_000)
+    qtbot.mouseClick(dock.picture.viewport(), Qt.MouseButton.LeftButton, pos=seen[-1][0])
 
 
 def shown(dock, wait):

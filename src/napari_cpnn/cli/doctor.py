@@ -54,7 +54,7 @@ _CODECS = {
 def add_doctor_command(command: AddCommand) -> None:
     """Register the command ``doctor``."""
     sub = command("doctor", _doctor, "say what is installed, what this computer can do, and whether a model predicts")
-    sub.add_argument("--speed", action="store_true", help="measure how fast this computer reads and predicts (10 s)")
+    sub.add_argument("--speed", action="store_true", help="measure how fast this computer reads and predicts (20 s)")
     sub.add_argument("--paths", action="store_true", help="name folders of this computer, too")
 
 

@@ -98,7 +98,7 @@ def _measured(
     cmap: CompositionMap, regions: Sequence[Region], genes: Sequence[str], settings: RegionSettings
 ) -> Iterator[pd.DataFrame]:
     """Yield the tables of each region; of several, one without mapped tissue is left out with a warning."""
-    from napari_cpnn.regions import parts_of_genes, summarise_regions
+    from napari_cpnn.regions import domain_report_of, parts_of_genes, summarise_regions, with_warning
 
     for region in regions:
         try:
@@ -109,9 +109,9 @@ def _measured(
             warnings.warn(f"{error} It is left out.", CpnnWarning, stacklevel=2)
             continue
         print(_in_words(region.name, summary))
-        yield summary
-        if genes:
-            yield parts_of_genes(cmap, region, genes, settings.level)
+        tables = [summary, *([parts_of_genes(cmap, region, genes, settings.level)] if genes else [])]
+        warning = domain_report_of(cmap, summary).warning
+        yield from (with_warning(table, [warning] * len(table)) for table in tables)
 
 
 def _named(name: str, regions: Sequence[Region], path: Path) -> Region:

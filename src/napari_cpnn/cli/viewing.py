@@ -228,6 +228,8 @@ def _predict(args: argparse.Namespace) -> Facts:
         slide.require_mappable()
         choose_device(settings.device)
         model = load_model(args.model, args.encoder_weights)
+        if model.has_seen(slide.name):
+            args.console.note(f"{slide.name} was in the training data of this model: expect less of other slides.")
         if args.hierarchy is not None:
             model.set_hierarchy(read_hierarchy(args.hierarchy))
         check_gene_sets(model, args)

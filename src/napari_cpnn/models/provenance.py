@@ -6,8 +6,10 @@ Readers get values of the kinds below or none at all, so that each of them may t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from napari_cpnn.samples import her2st_section_of
 from napari_cpnn.texts import shown
 
 #: Maximum number of letters of a text, and largest size of a number.
@@ -196,14 +198,18 @@ def training_slides(provenance: Mapping[str, Any]) -> list[str]:
 def has_seen(provenance: Mapping[str, Any], slide: str) -> bool:
     """Whether a slide of this name, with or without extension, is among those that a model was trained on.
 
+    Pictures of the real sample are known by their file names, too, which are not those of its sections.
+
     Examples
     --------
     >>> from napari_cpnn.models import has_seen
     >>> has_seen({"training_data": ["C2.jpg", "C3.jpg"]}, "C2"), has_seen({"training_data": ["C2.jpg"]}, "C4")
     (True, False)
     """
-    names, name = training_slides(provenance), shown(slide, _MOST_LETTERS)
-    return name in names or _stem(name) in names or name in map(_stem, names)
+    names = training_slides(provenance)
+    stems = {*names, *map(_stem, names)}
+    known = [shown(slide, _MOST_LETTERS), her2st_section_of(Path(slide)) or ""]
+    return any(name in stems or _stem(name) in names for name in known if name)
 
 
 def is_synthetic(provenance: Mapping[str, Any]) -> bool:

@@ -9,5 +9,7 @@ from .geojson import write_regions as write_regions
 from .outlines import Region as Region
 from .outlines import with_own_names as with_own_names
 from .summary import compare_regions as compare_regions
+from .summary import domain_report_of as domain_report_of
 from .summary import summarise_regions as summarise_regions
 from .summary import tissue_mm2 as tissue_mm2
+from .summary import with_warning as with_warning

@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import RegionsError
-from napari_cpnn.mapping import DONE, is_unlike, members_of
+from napari_cpnn.mapping import DONE, DomainReport, is_unlike, members_of
 from napari_cpnn.palette import membership
 from napari_cpnn.regions.outlines import Region
 from napari_cpnn.settings import RegionSettings
@@ -255,3 +255,18 @@ def _interval(drawn: FloatArray, settings: RegionSettings) -> tuple[npt.NDArray[
     tail = (1 - settings.interval) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     return low, high
+
+
+def domain_report_of(cmap: CompositionMap, table: pd.DataFrame) -> DomainReport:
+    """Return how far a region is unlike the training tissue, by its table of :func:`summarise_regions`."""
+    values = table.set_index("kind")["value"]
+    whole = cmap.domain_report()
+    own = DomainReport(int(values["patches"]), float(values["unlike"]), whole.trained_on)
+    return whole if own.level == "unknown" else own
+
+
+def with_warning(table: pd.DataFrame, warnings: Sequence[str]) -> pd.DataFrame:
+    """Return a table with a first column ``warning``, one for each line, if there are any."""
+    if not any(warnings):
+        return table
+    return pd.concat([pd.Series(list(warnings), index=table.index, name="warning", dtype=object), table], axis=1)

@@ -205,7 +205,14 @@ class Registration:
                 parts.append(f"correlation {self.evidence.correlation:.2f}")
             if self.evidence.matches:
                 parts.append(f"{self.evidence.inliers} of {self.evidence.matches} features agree")
-        return ", ".join(parts)
+        return ", ".join(parts) + (f"; {self.how_far}" if self.how_far else "")
+
+    @property
+    def how_far(self) -> str:
+        """How far a guess by outlines alone may be off, which its overlap does not tell; empty for others."""
+        if self.evidence is None or math.isfinite(self.evidence.correlation) or self.evidence.matches:
+            return ""
+        return "found by the outline alone: up to half the distance of two spots off, so check it by landmarks"
 
     # -- the spline ----------------------------------------------------------------------------------------
 

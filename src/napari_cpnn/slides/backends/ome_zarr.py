@@ -58,6 +58,9 @@ def image_place(place: ZarrPlace) -> ZarrPlace:
     if images:
         names = ", ".join(name[:60] for name in images[:5])
         raise SlideError(f"{place.label} holds {len(images)} images ({names}); choose one of the folders in images.")
+    if not is_zarr(place):
+        hint = " A zip file must be downloaded first." if place.name.lower().endswith((".zip", ".ozx")) else ""
+        raise SlideError(f"There is no Zarr at {place.label}.{hint}")
     raise SlideError(f"{place.label} is a Zarr folder without an OME-Zarr image: it has no multiscales.{_outer(place)}")
 
 

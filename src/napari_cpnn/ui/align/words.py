@@ -45,12 +45,18 @@ def said_of(found: Registration | None) -> str:
         parts.append(f"overlap {found.evidence.dice:.2f}")
         if math.isfinite(found.evidence.correlation):
             parts.append(f"correlation {found.evidence.correlation:.2f}")
-    text = " · ".join(parts)
+    return " · ".join(parts) + _caution(found)
+
+
+def _caution(found: Registration) -> str:
+    """Return what is to be thought of a registration; empty for nothing."""
     if not found.trusted:
-        text += f". Not to be believed without a look: {found.why}"
-    elif found.moving_mpp != (1.0, 1.0) and abs(math.log(found.scale)) > _SCALE:
-        text += ". Lengths differ: is the pixel size of both right?"
-    return text
+        return f". Not to be believed without a look: {found.why}"
+    if found.how_far:
+        return f". {found.how_far[:1].upper()}{found.how_far[1:]}."
+    if found.moving_mpp != (1.0, 1.0) and abs(math.log(found.scale)) > _SCALE:
+        return ". Lengths differ: is the pixel size of both right?"
+    return ""
 
 
 def micrometres(value: float) -> str:

@@ -64,4 +64,5 @@ def show_warning(label: TextLabel, text: str, level: str) -> None:
         label.setStyleSheet(f"color: {ink}; background: {box}; padding: 4px; border-radius: 3px;")
     if text != label.text():
         label.show_text(text)
-        label.updateGeometry()  # the padding counts, too
+    label.ensurePolished()
+    label.updateGeometry()  # the padding counts, too, also where only the level has changed

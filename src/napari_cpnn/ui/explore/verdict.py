@@ -52,7 +52,9 @@ class Verdict:
         if not warning:
             return ""
         self._ask(viewport)
-        return f"{warning} Perhaps {', and '.join(self._reasons)}." if self._reasons else warning
+        if not self._reasons:
+            return warning
+        return f"{warning} Perhaps it is another kind of tissue; or {', and '.join(self._reasons)}."
 
     def _ask(self, viewport: Viewport | None) -> None:
         """Read some of the unlike patches in view, once per map and model, to find out why."""

@@ -14,7 +14,7 @@ from napari_cpnn.errors import CpnnError, RegionsError
 from napari_cpnn.mapping import DomainReport
 from napari_cpnn.models import model_words
 from napari_cpnn.painting import colors_of
-from napari_cpnn.regions import Region, read_regions, write_regions
+from napari_cpnn.regions import Region, read_regions, with_warning, write_regions
 from napari_cpnn.settings import RegionSettings
 from napari_cpnn.storage import write_csv
 from napari_cpnn.ui.frame import Tasks, find_gene, model_label, unknown_gene_text
@@ -27,7 +27,6 @@ from napari_cpnn.ui.regions.rows import (
     explained,
     full_table,
     key_of,
-    with_warning,
     worst_report,
 )
 from napari_cpnn.ui.viewer import ExploreState, Shown

@@ -13,7 +13,16 @@ from napari_cpnn.cells import RegionCells, cells_table
 from napari_cpnn.errors import RegionsError
 from napari_cpnn.geometry import Rect
 from napari_cpnn.mapping import DomainReport
-from napari_cpnn.regions import Region, compare_regions, explain_gene, parts_of_genes, summarise_regions, tissue_mm2
+from napari_cpnn.regions import (
+    Region,
+    compare_regions,
+    domain_report_of,
+    explain_gene,
+    parts_of_genes,
+    summarise_regions,
+    tissue_mm2,
+    with_warning,
+)
 from napari_cpnn.settings import RegionSettings
 
 if TYPE_CHECKING:
@@ -108,28 +117,14 @@ class RegionMeter:
         tissue = tissue_mm2(cmap, region)
         try:
             table = summarise_regions(cmap, [region], genes, self.settings)
-            return RegionRow(region, tissue, table, _report(cmap, table))
+            return RegionRow(region, tissue, table, domain_report_of(cmap, table))
         except RegionsError:  # no tissue, or nothing is mapped yet; the row shows it
             return RegionRow(region, tissue)
-
-
-def _report(cmap: CompositionMap, table: pd.DataFrame) -> DomainReport:
-    values = table.set_index("kind")["value"]
-    whole = cmap.domain_report()
-    own = DomainReport(int(values["patches"]), float(values["unlike"]), whole.trained_on)
-    return whole if own.level == "unknown" else own
 
 
 def worst_report(rows: Iterable[RegionRow]) -> DomainReport:
     """Return the report of the region that is most unlike the training tissue."""
     return max((row.report for row in rows), key=lambda report: _LEVELS.index(report.level), default=_NO_REPORT)
-
-
-def with_warning(table: pd.DataFrame, warnings: Sequence[str]) -> pd.DataFrame:
-    """Return a table with a first column of warnings, one for each line, if there are any."""
-    if not any(warnings):
-        return table
-    return pd.concat([pd.Series(list(warnings), index=table.index, name="warning", dtype=object), table], axis=1)
 
 
 def full_table(

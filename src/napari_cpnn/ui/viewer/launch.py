@@ -134,7 +134,8 @@ def start_viewer(
 
     With ``needs_map``, a slide that cannot be mapped as it is, such as one without pixel size, is an error.
     """
-    retry = retry or f"napari-cpnn open {shlex.quote(str(slide_path))} --screenshot picture.png"
+    model = "" if model_path is None else f" --model {shlex.quote(str(model_path))}"
+    retry = retry or f"napari-cpnn open {shlex.quote(str(slide_path))}{model} --screenshot picture.png"
     with checking_display(retry) if QCoreApplication.instance() is None else nullcontext():
         slide = open_slide(slide_path, mpp=mpp)
         if needs_map:

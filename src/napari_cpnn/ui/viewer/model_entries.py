@@ -64,8 +64,7 @@ class ModelEntry:
         """Whether a slide, by its name, was in the training: scores do not hold there."""
         from napari_cpnn.models import has_seen
 
-        names = [] if slide is None else [slide.name, her2st_section_of(slide) or slide.stem]
-        return any(has_seen(self.provenance, name) for name in names)
+        return slide is not None and has_seen(self.provenance, slide.name)
 
     def details(self) -> str:
         """Describe the model in one line: ``breast cancer, 2 patients, 4 slides · held-out PCC 0.18 · 2026-11-29``."""
