@@ -101,7 +101,14 @@ def shown(dock, wait):
     """A window that is large enough to see the whole slide."""
     window(dock)._qt_window.resize(1500, 900)
     window(dock)._qt_window.show()
-    wait(lambda: min(window(dock)._qt_viewer.canvas.size) > 300)
+    sizes = []
+
+    def is_still() -> bool:
+        """The canvas has been large for a while: a size that is still to change would move the places."""
+        sizes.append(tuple(window(dock)._qt_viewer.canvas.size))
+        return len(sizes) > 5 and min(sizes[-1]) > 300 and len(set(sizes[-5:])) == 1
+
+    wait(is_still)
     dock.viewer.scene.camera.center, dock.viewer.scene.camera.zoom = (384.0, 512.0), 0.28
 
 
