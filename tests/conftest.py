@@ -27,8 +27,8 @@ atexit.register(shutil.rmtree, _SETTINGS, ignore_errors=True)
 #: Networks are not converted for OpenVINO in every process; its tests ask for it.
 os.environ.setdefault("NAPARI_CPNN_ENGINE", "torch")
 
-#: Files whose tests send themselves Ctrl-C: in processes that had run thousands of tests, windows among them, one has
-#: ended the process without a word three times, for a reason that is not known; in fresh processes never.
+#: Files whose tests send themselves Ctrl-C, first: what escapes them ends the process, as xdist says without a word. It
+#: did four times, where a test asked a run to stop at each epoch and a second epoch ended before the first was noticed.
 SIGNALLED = ("test_fit", "test_steps", "test_resume")
 
 #: Files that take longest: begun first, so that those who run files side by side end together.
