@@ -147,14 +147,14 @@ def test_a_child_trains_is_stopped_and_resumed(job):
     assert not lines[-1]["complete"]
     assert kinds.index("epoch") < kinds.index("saved")
     assert {"epoch", "loss", "held_out_pcc"} <= set(lines[kinds.index("epoch")]["row"])
+    epochs = []  # asked once: a second stop, of an epoch that ends meanwhile, would end pytest
+
+    def stop_once(event):
+        if event["event"] == "epoch" and not epochs:
+            epochs.append(event)
+            ask_to_stop(job.out)
+
     with pytest.warns(CpnnWarning, match="5 of 20 genes"):
-        epochs = []  # asked once: a second stop, of an epoch that ends meanwhile, would end pytest
-
-        def stop_once(event):
-            if event["event"] == "epoch" and not epochs:
-                epochs.append(event)
-                ask_to_stop(job.out)
-
         run_job(known, stop_once)
     again = look_at_run(job.out)
     assert stopped.epoch < again.epoch < 300
