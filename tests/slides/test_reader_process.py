@@ -124,7 +124,8 @@ def test_an_array_outlives_its_ring():
 
 
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let programs in the background ignore it
 import numpy as np
 import napari_cpnn as nc
 from napari_cpnn.slides import PatchRing, ReaderProcess
@@ -149,7 +150,10 @@ def test_however_the_program_ends_neither_memory_nor_process_is_left(path, end):
         if end != "raise":
             assert Path("/dev/shm", name).exists()
             program.send_signal(getattr(signal, end))
-        _, said = program.communicate(timeout=60)
+        try:
+            _, said = program.communicate(timeout=60)
+        finally:
+            program.kill()  # one that goes on would be waited for without end
     assert "BrokenPipe" not in said
     assert wait_until(lambda: not Path("/dev/shm", name).exists())
     assert wait_until(lambda: not is_there(int(pid)))
