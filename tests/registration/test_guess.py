@@ -121,6 +121,7 @@ def test_real_spots_that_were_turned_and_mirrored(shared_data):
     assert away.max() < 100  # half the pitch of 200 um
 
 
+@pytest.mark.slow  # its siblings have real pictures, too
 def test_neighbouring_real_sections_are_found(shared_data):
     """From one to the other and back, independently, one arrives where one began."""
     c3, c4 = (her2st(shared_data, name) for name in ("C3", "C4"))
