@@ -125,6 +125,7 @@ def test_an_empty_dock_says_what_to_do(align, wait, slide_path):
     assert dock.page == "align"
 
 
+@pytest.mark.slow  # in a process of many windows, its canvas has twice got no mouse
 def test_landmarks_are_set_by_clicks_and_lead_the_spots_to_their_places(opened, qtbot, wait, tmp_path):
     dock, controller = opened, opened.controller
     shown(dock, wait)
