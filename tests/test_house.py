@@ -191,3 +191,10 @@ def test_menus_are_named_as_napari_shows_them():
     ]
     assert len(paths) > 10
     assert [(page, path) for page, path in paths if not re.match(shown, path)] == []
+
+
+def test_the_mouse_is_moved_in_a_widget_and_not_on_the_display():
+    """Test processes share a display, and so its pointer (tests/ui/mouse.py)."""
+    moved = re.compile(r"(?:qtbot|QTest)\.mouseMove\(|QCursor\.setPos\(")
+    tests = (path for path in (REPO / "tests").rglob("*.py"))
+    assert [path.name for path in tests if moved.search(path.read_text(encoding="utf-8"))] == []

@@ -14,6 +14,7 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from scipy import sparse
 from tests.ui.conftest import MPP, write_slide
+from tests.ui.mouse import move_mouse
 
 from drawn_tissue import UM, picture, similarity, spots_on, turned_picture
 from napari_cpnn import Slide
@@ -76,7 +77,7 @@ def click_on_slide(dock, um, qtbot):
 
     def is_there() -> bool:
         nonlocal at
-        qtbot.mouseMove(native, at)
+        move_mouse(native, at)
         y, x = (world - np.array(dock.viewer.cursor.position[-2:])) * zoom
         at += QPoint(round(x), round(y))
         return max(abs(x), abs(y)) < 1
@@ -125,7 +126,6 @@ def test_an_empty_dock_says_what_to_do(align, wait, slide_path):
     assert dock.page == "align"
 
 
-@pytest.mark.slow  # in a process of many windows, its canvas has twice got no mouse
 def test_landmarks_are_set_by_clicks_and_lead_the_spots_to_their_places(opened, qtbot, wait, tmp_path):
     dock, controller = opened, opened.controller
     shown(dock, wait)
@@ -291,7 +291,7 @@ def test_the_small_picture_is_moved_and_zoomed_without_setting_landmarks(opened,
     at = dock.picture.place_of(tuple(um))
     start = view.rect().center()
     qtbot.mousePress(view, Qt.MouseButton.LeftButton, pos=start)
-    qtbot.mouseMove(view, start + QPoint(30, 20))
+    move_mouse(view, start + QPoint(30, 20), Qt.MouseButton.LeftButton)
     qtbot.mouseRelease(view, Qt.MouseButton.LeftButton, pos=start + QPoint(30, 20))
     assert not dock.controller.pairs
     assert dock.picture.place_of(tuple(um)) != at

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from qtpy.QtCore import Qt
 from tests.ui.conftest import GENES, MPP, SHAPE, TYPES
+from tests.ui.mouse import move_mouse
 
 import napari_cpnn as nc
 from cell_maps import nuclei_at
@@ -432,7 +433,7 @@ def test_two_genes_and_a_lasso_both_ways(opened, wait, qtbot, made):
     path = [QPoint(round(x), round(height - y)) for x, y in corners]
     qtbot.mousePress(tab.chart, Qt.MouseButton.LeftButton, pos=path[0])
     for place in path[1:]:
-        qtbot.mouseMove(tab.chart, place)
+        move_mouse(tab.chart, place, Qt.MouseButton.LeftButton)
     qtbot.mouseRelease(tab.chart, Qt.MouseButton.LeftButton, pos=path[-1])
     wait(lambda: len(dock.controller.chosen) > 0 and dock.is_settled)
     assert (values[dock.controller.chosen, 0] > middle - 0.1).all()

@@ -13,6 +13,7 @@ from napari.components import ViewerModel
 from qtpy.QtCore import QPoint, Qt
 from tests.spots.test_folders import hd
 from tests.spots.test_libraries import two
+from tests.ui.mouse import move_mouse
 
 from napari_cpnn import evaluate, load_model, open_slide, read_spots
 from napari_cpnn.errors import CpnnError
@@ -577,7 +578,7 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         place = np.array([pixel[0], figure.get_figheight() * figure.dpi - pixel[1]]) * 100 / figure.dpi
         qtbot.mousePress(compare.scatter, Qt.MouseButton.LeftButton, pos=QPoint(*np.rint(place - 3).astype(int)))
         for step in ((3, -3), (3, 3), (-3, 3)):
-            qtbot.mouseMove(compare.scatter, QPoint(*np.rint(place + step).astype(int)))
+            move_mouse(compare.scatter, QPoint(*np.rint(place + step).astype(int)), Qt.MouseButton.LeftButton)
         qtbot.mouseRelease(compare.scatter, Qt.MouseButton.LeftButton, pos=QPoint(*np.rint(place - 3).astype(int)))
         assert 0 in compare.scatter.rows
         assert len(compare.scatter.rows) < 10

@@ -12,6 +12,7 @@ from qtpy.QtGui import QImage, QWheelEvent
 from qtpy.QtWidgets import QApplication, QFileDialog
 from scipy.ndimage import map_coordinates
 from tests.ui.conftest import GENES, MPP, SETTINGS, SHAPE, TYPES, tissue_image, write_slide
+from tests.ui.mouse import move_mouse
 
 from napari_cpnn import painting
 from napari_cpnn.geometry import Rect
@@ -304,7 +305,7 @@ def test_the_pointer_reads_all_panels(panels, qtbot, wait):
     row, col = cells[np.abs(cmap.grid.centers_um(cells) - canvas._center).sum(axis=1).argmin()]
     um = cmap.grid.centers_um([(row, col)])[0]
     at = canvas.rect_of(0).center() + QPointF(*((um - canvas._center) * canvas.px_per_um)[::-1])
-    qtbot.mouseMove(canvas, at.toPoint())
+    move_mouse(canvas, at.toPoint())
     wait(lambda: "ERBB2" in panels.readout.text())
     value = cmap.expression("ERBB2")[row, col]
     first, second = panels.readout.text().split("\n")

@@ -13,9 +13,10 @@ import yaml
 from app_model.types import KeyBinding
 from napari.layers import Image, Labels, Points, Shapes, Vectors
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QKeyEvent, QMouseEvent, QWheelEvent
+from qtpy.QtGui import QKeyEvent, QWheelEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
+from tests.ui.mouse import move_mouse
 
 from napari_cpnn.painting import Shown
 from napari_cpnn.ui.canvas.fading import fading, magnification_text
@@ -54,12 +55,11 @@ def press(dock, key, text="", *, shift=False):
 
 def move(dock, wait, x, y):
     """Move the pointer; vispy drops events in quick succession."""
-    viewer, at, none = dock.session.viewer, QPointF(x, y), Qt.MouseButton.NoButton
-    over, before = QPointF(canvas(dock).mapToGlobal(QPoint(x, y))), viewer.cursor.position
+    viewer = dock.session.viewer
+    before = viewer.cursor.position
 
     def moved():
-        event = QMouseEvent(QEvent.Type.MouseMove, at, over, none, none, Qt.KeyboardModifier.NoModifier)
-        QApplication.sendEvent(canvas(dock), event)
+        move_mouse(canvas(dock), QPoint(x, y))
         return viewer.cursor.position != before
 
     wait(moved)

@@ -8,6 +8,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
+from tests.ui.mouse import move_mouse
 
 from napari_cpnn.ui.canvas.halo import LINE_PX
 from napari_cpnn.ui.canvas.overview import canvas_of
@@ -35,7 +36,7 @@ def both(explore, wait, slide_path, model):
 
 def click(dock, x, y):
     canvas = canvas_of(dock.window())
-    QTest.mouseMove(canvas, QPoint(x, y))
+    move_mouse(canvas, QPoint(x, y))
     QTest.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=QPoint(x, y))
     QApplication.processEvents()
 
@@ -135,7 +136,7 @@ def polygon(dock, halo, wait):
     x, y = canvas.width() // 2, canvas.height() // 2
     for number, (dx, dy) in enumerate(((-60, -40), (60, -40), (60, 40), (-60, 40))):
         click(dock, x + dx, y + dy)
-        QTest.mouseMove(canvas, QPoint(x + dx + 5, y + dy + 5))
+        move_mouse(canvas, QPoint(x + dx + 5, y + dy + 5))
         if not number:
             wait(lambda: halo().layer is not None)
             QApplication.processEvents()

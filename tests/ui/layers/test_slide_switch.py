@@ -8,6 +8,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QApplication, QPushButton
 from tests.ui.conftest import MPP, SHAPE, tissue_image, write_slide
+from tests.ui.mouse import move_mouse
 
 from napari_cpnn.ui.explore import Explore
 from napari_cpnn.ui.layers import slide_switch
@@ -154,7 +155,7 @@ def canvas_click(qtbot, wait):
         size = np.array([canvas.height(), canvas.width()])
         place = (np.array([y, x]) - camera.center[-2:]) * camera.zoom + size / 2
         pos = QPoint(round(place[1]), round(place[0]))
-        qtbot.mouseMove(canvas, pos=pos)
+        move_mouse(canvas, pos)
         qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=pos)
 
     return click
