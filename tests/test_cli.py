@@ -396,6 +396,7 @@ def test_settings_of_the_command_line_reach_the_dataclass():
     assert chosen_settings(args, MappingSettings) == MappingSettings(stride_um=56.0, cache=False, device="cpu")
 
 
+@pytest.mark.slow  # test_cross_validation does it in Python
 def test_cross_validate_compares_heads_on_the_same_folds(slide_path, spots_paths, prototypes_path, tmp_path, capsys):
     counts, positions = spots_paths
     pair = ["--slide", str(slide_path), "--spots", str(counts), "--positions", str(positions)]

@@ -67,7 +67,19 @@ def test_what_has_an_example_is_in_the_reference():
     assert set(PUBLIC) - set(re.findall(r"^   ([\w.]+)$", pages, re.MULTILINE)) == set()
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+#: Examples that train or map for seconds, whose tests do the same; `make test-slow` runs them.
+LONG = {
+    "CPNN",
+    "BenchmarkSettings",
+    "cross_validate",
+    "predict_cells",
+    "run_cohort",
+    "train_cells",
+    "studies.held_out_slides",
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else []) for n in PUBLIC])
 def test_every_public_name_has_an_example_that_runs(name, opened, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(inspect.getdoc(PUBLIC[name]), name, opened)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import inspect
 import re
@@ -64,6 +65,7 @@ PACKAGE = REPO / "src" / "napari_cpnn"
 INNER = {"models/backbones": "models", "models/triplex": "models", "slides/backends": "slides"}
 
 
+@functools.cache
 def rooms() -> list[str]:
     """Folders of the package that have a face (``__init__.pyi``), the deepest first."""
     found = [str(face.parent.relative_to(PACKAGE)) for face in PACKAGE.rglob("__init__.pyi") if face.parent != PACKAGE]

@@ -56,6 +56,7 @@ def test_the_packaged_sample(squidpy, tmp_path):
     assert found.loc["ERBB2", "I"] == pytest.approx(len(z) / near.sum() * (z @ near @ z) / (z @ z), rel=1e-3)
 
 
+@pytest.mark.slow  # test_spatial lays generated ones
 def test_a_real_section_lies_under_its_spots(shared_data, squidpy, tmp_path):
     """Pixels that are not square, and a pixel size that only the spots tell: all in the same level-0 pixels."""
     slide, counts, positions = her2st_section(shared_data, "C4")

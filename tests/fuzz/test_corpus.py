@@ -111,7 +111,13 @@ def test_the_corpus_is_there() -> None:
     assert {path.parent.name for path in _files()} <= set(DOORS)
 
 
-@pytest.mark.parametrize("path", _files(), ids=lambda path: f"{path.parent.name}-{path.name}")
+def _cases() -> list[object]:
+    """Of files that hang a library, seconds each, the first of a kind; `make test-slow` opens all."""
+    later = [path.name.startswith("hang") and not path.name.startswith("hang1") for path in _files()]
+    return [pytest.param(p, marks=pytest.mark.slow if slow else []) for p, slow in zip(_files(), later, strict=True)]
+
+
+@pytest.mark.parametrize("path", _cases(), ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_a_file_of_the_corpus_gives_a_sentence_or_a_result(path: Path, judge: Judge, tmp_path: Path) -> None:
     doors, arrange = DOORS[path.parent.name]
     inside = tmp_path / "input"

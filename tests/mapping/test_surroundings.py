@@ -51,7 +51,9 @@ def done_values(cmap: object) -> tuple[np.ndarray, np.ndarray]:
     return cmap.grid.centers_um(cells), values.astype(np.float32)
 
 
-@pytest.mark.parametrize("max_tokens", [1, 7, 1024])
+@pytest.mark.parametrize(
+    "max_tokens", [pytest.param(1, marks=pytest.mark.slow), 7, pytest.param(1024, marks=pytest.mark.slow)]
+)
 def test_a_map_says_what_evaluation_says(slide: Slide, max_tokens: int) -> None:
     model = tiny_triplex(max_tokens=max_tokens)
     cmap = predict_map(slide, model, settings=settings(cache=False))
@@ -62,7 +64,7 @@ def test_a_map_says_what_evaluation_says(slide: Slide, max_tokens: int) -> None:
     np.testing.assert_allclose(values, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("stride", [32.0, 24.0, 16.0])
+@pytest.mark.parametrize("stride", [32.0, 24.0, pytest.param(16.0, marks=pytest.mark.slow)])
 def test_any_stride_and_region(slide: Slide, surrounded: CPNN, stride: float) -> None:
     """Neighbours and tokens that no cell stands for are read for their own sake."""
     region = Rect(100, 200, 300, 400)

@@ -114,13 +114,14 @@ def test_the_order_of_tiles_does_not_matter(painted):
     np.testing.assert_array_equal(a.outlines.vertices_um, b.outlines.vertices_um)
 
 
-@pytest.mark.parametrize("mpp", [0.25, 0.69])
+@pytest.mark.parametrize("mpp", [0.25, pytest.param(0.69, marks=pytest.mark.slow)])
 def test_slides_of_other_pixel_sizes(mpp, paint_slide):
     painted = paint_slide(round(300 / mpp), mpp, seed=5)
     scores = detection_scores(found(painted).centers_um, painted.centers_um)
     assert scores["f1"] > 0.93, scores
 
 
+@pytest.mark.slow  # its siblings find nuclei, too
 def test_more_sensitive_finds_more(sample):
     counts = [
         len(nc.detect_nuclei(sample, (1550, 1550, 1700, 1700), NucleiSettings(sensitivity=s), progress=False))

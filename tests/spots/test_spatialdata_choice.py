@@ -81,7 +81,7 @@ def two_tables(path: Path, images: dict[str, object], radius: float = 55.0) -> P
     return write(path, shapes=shapes, tables=tables, images=images)
 
 
-@pytest.mark.parametrize("radius", [55.0, 80.0])
+@pytest.mark.parametrize("radius", [pytest.param(55.0, marks=pytest.mark.slow), 80.0])
 def test_two_tables_of_two_sections(radius: float, tmp_path: Path) -> None:
     """Barcodes that both have say that they are not two sizes of bins of one section, whatever the spots' sizes."""
     path = two_tables(tmp_path / "two.zarr", {"A_image": image(1), "B_image": image(2)}, radius)

@@ -82,6 +82,7 @@ def left(values, columns):
     return values - columns @ np.linalg.lstsq(columns, values, rcond=None)[0]
 
 
+@pytest.mark.slow  # the ceiling itself is tested in evaluation
 def test_a_perfect_prediction_reaches_its_ceiling():
     deep = [known_section(seed, depth=1500) for seed in range(2)]
     found = run(deep, {"expected": [one.expected for one in deep]})

@@ -167,6 +167,7 @@ def test_the_built_in_model_is_scored_and_said_to_have_seen_its_slide(tmp_path):
     assert 0.1 < found.mean("built-in") < found.mean("noise ceiling")
 
 
+@pytest.mark.slow  # its siblings write the same for the sample
 @pytest.mark.filterwarnings("ignore::napari_cpnn.errors.CpnnWarning")
 def test_real_sections_of_breast_cancer(shared_data, tmp_path):
     data = shared_data / "her2st" / "data"

@@ -146,6 +146,7 @@ def test_ten_thousand_names_are_quick(qtbot):
     qtbot.keyClick(edit, Qt.Key.Key_Escape)
 
 
+@pytest.mark.slow  # test_export_controller cancels, too
 def test_a_viewer_that_goes_ends_what_is_being_written(dialog, wait, tmp_path):
     """Without touching widgets, which may be gone already."""
     button = dialog.parent()

@@ -96,6 +96,7 @@ def test_a_map_of_too_many_patches_is_not_offered_and_says_why(dock, monkeypatch
     assert over((10, 10), (1.0, 1.0), 1.0).n_cells == 100
 
 
+@pytest.mark.slow  # its siblings change the stride, too
 def test_maps_of_each_stride_are_kept(explore, wait, slide_path, model, tmp_path):
     dock = explore(slide_path)
     kept = dataclasses.replace(SETTINGS, cache=True, cache_dir=str(tmp_path))

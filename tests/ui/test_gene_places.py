@@ -245,6 +245,7 @@ def refill(cmap, scores, final=True):
     cmap.fill(done, weights, programs, np.resize(scores, len(done)), final=final)
 
 
+@pytest.mark.slow  # its siblings say why there is none
 def test_foreign_tissue_has_no_outline_and_its_box_is_not_active(dock, qtbot, wait, type_gene):
     type_gene("ERBB2")
     cmap, box = dock.state.map, dock.measure
@@ -263,6 +264,7 @@ def test_foreign_tissue_has_no_outline_and_its_box_is_not_active(dock, qtbot, wa
     assert set(cmap.marked) == {"ERBB2 high"}
 
 
+@pytest.mark.slow  # its siblings say why there is none
 def test_preliminary_values_have_no_outline_yet(dock, qtbot, wait, type_gene):
     type_gene("ERBB2")
     cmap, box = dock.state.map, dock.measure
@@ -292,6 +294,7 @@ def test_a_model_that_is_not_calibrated_has_no_outline(explore, wait, slide_path
     assert "calibrate it by a cross-validation" in dock.measure.outline.toolTip()
 
 
+@pytest.mark.slow  # test_undo_and_memory does it for genes
 def test_the_outline_is_undone_and_remembered(dock, qtbot, wait, type_gene, slide_path):
     type_gene("ERBB2")
     box = dock.measure
@@ -348,6 +351,7 @@ def test_closing_the_dock_takes_the_outline_away(dock, qtbot, type_gene):
     assert [other.name for other in viewer.layers] == ["section"]
 
 
+@pytest.mark.slow  # the outline itself is tested above
 def test_lines_are_of_one_width_at_each_zoom(dock, qtbot, wait, type_gene):
     type_gene("ERBB2")
     qtbot.keyClick(dock.measure.outline, KEY.Key_Down)

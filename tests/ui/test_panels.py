@@ -232,6 +232,7 @@ def test_adding_and_removing_by_hand_up_to_nine(panels, qtbot, wait):
     assert PanelSpec("tissue") not in panels.controller.panels
 
 
+@pytest.mark.slow  # closing the viewer stops all maps below
 def test_a_second_model_maps_too_and_stops_with_its_panel(panels, qtbot, wait, second_model):
     panels.controller.set_panels([gene("ERBB2"), gene("ERBB2", source=Source(model=second_model))])
     wait(lambda: panels.is_settled)
@@ -374,6 +375,7 @@ def test_closing_the_viewer_with_panels_up_stops_all_maps(panels, wait, second_m
     assert panels.controller.panels == ()
 
 
+@pytest.mark.slow  # the next test has the names
 def test_a_model_before_and_after_fine_tuning_by_their_names(panels, qtbot, wait, model, tmp_path):
     from napari_cpnn.models import save_model
 
@@ -418,6 +420,7 @@ def test_a_fine_tuned_model_names_the_one_it_started_from(model, tmp_path, monke
     assert started_from(tuned) is None  # one name, two files
 
 
+@pytest.mark.slow  # test_signatures has them in Explore
 def test_a_signature_as_in_explore(panels, qtbot, wait, tmp_path):
     from napari_cpnn.mapping import mean_z
 
@@ -438,6 +441,7 @@ def test_a_signature_as_in_explore(panels, qtbot, wait, tmp_path):
     assert PanelSpec("map", shown).scale_group != PanelSpec("map", Shown("signature", ("other", "CD3E"))).scale_group
 
 
+@pytest.mark.slow  # test_type_tree has them in Explore
 def test_major_types_where_explore_has_them(panels, qtbot, wait, model_path):
     explore = panels.state.docks["Explore"]
     explore.controller.hierarchy = {"Epithelial": "Tumour", "Stroma": "Rest", "Immune": "Rest"}
@@ -508,6 +512,7 @@ def test_long_titles_are_broken_into_lines_and_keep_their_ends(qtbot):
     assert all(metrics.horizontalAdvance(line) <= room for line in lines)
 
 
+@pytest.mark.slow  # the keys are tested on the canvas
 def test_keys_of_the_single_view_act_on_panels_too(panels, qtbot, wait):
     panels.controller.set_panels([gene("ERBB2")])
     wait(lambda: panels.is_settled)
@@ -585,6 +590,7 @@ def test_the_legend_of_dominant_types_follows_the_view(panels, qtbot, wait):
     assert list(controller.painted[0].key.names) == list(expected)[:8]
 
 
+@pytest.mark.slow  # export of panels is tested above
 def test_it_is_said_that_figures_show_washes(panels, qtbot, wait):
     panels.controller.set_panels([gene("CD3E")])
     assert panels.controller.style_note == ""
@@ -603,6 +609,7 @@ def picture(panels):
     return data.reshape(image.height(), image.bytesPerLine())[:, : 3 * image.width()].reshape(-1, image.width(), 3)
 
 
+@pytest.mark.slow  # test_session_cells draws panels, too
 def test_panels_are_drawn_as_explore_draws(panels, qtbot, wait):
     controller, state = panels.controller, panels.state
     state.choose_look(fade=False, smooth=False, unlike="shown")

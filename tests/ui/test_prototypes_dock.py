@@ -205,6 +205,7 @@ def test_cancel_and_bad_files_leave_a_dock_that_works(open_dock, breast, wait, t
     assert again.result.isHidden()
 
 
+@pytest.mark.slow  # the controller's test measures the names
 def test_thirty_types_fit_and_no_name_is_cut(open_dock, wait, tmp_path, qtbot):
     rng = np.random.default_rng(0)
     names = tuple(f"Endothelial LYVE{i}" for i in range(30))

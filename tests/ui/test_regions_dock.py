@@ -233,6 +233,7 @@ def test_a_click_explains_and_a_drag_does_not(mapped, wait):
     assert dock.controller.place == pytest.approx((300.0, 400.0))
 
 
+@pytest.mark.slow  # regions/test_geojson reads them
 def test_outlines_with_holes_are_imported(mapped, wait, tmp_path):
     _, dock = mapped
     ring = [[[400, 400], [1400, 400], [1400, 1400], [400, 1400], [400, 400]]]

@@ -135,6 +135,7 @@ def test_files_and_markers_are_listed(dock, tmp_path, wait):
     assert "The list has no gene" in dock.signature.note.text()
 
 
+@pytest.mark.slow  # what was used is said above
 def test_the_details_list_every_gene(dock, wait):
     from qtpy.QtWidgets import QMessageBox
 
@@ -169,12 +170,14 @@ def test_a_synonym_of_the_gene_on_screen_gives_way_to_its_name(dock, qtbot):
         assert dock.gene.text() == "ERBB2"
 
 
+@pytest.mark.slow  # several genes are asked about above
 def test_what_is_no_gene_stays_to_be_corrected(dock, qtbot):
     typed(dock, qtbot, "ERBB2")
     typed(dock, qtbot, "ERBB22")
     assert dock.gene.text() == "ERBB22"
 
 
+@pytest.mark.slow  # its siblings have synonyms, too
 def test_the_key_for_the_next_gene_never_comes_to_a_synonym(dock, qtbot):
     typed(dock, qtbot, max(GENES))
     assert dock.gene.genes() == sorted(GENES)
@@ -214,6 +217,7 @@ def test_a_chosen_signature_scrolls_its_group_into_view(low, qtbot, wait):
     wait(lambda: in_view(dock, fold))
 
 
+@pytest.mark.slow  # a chosen signature scrolls above
 def test_another_quantity_does_not_scroll(low, wait):
     dock, bar = low, low.area.verticalScrollBar()
     paste(dock, "HER2, EPCAM", wait)
@@ -226,6 +230,7 @@ def test_another_quantity_does_not_scroll(low, wait):
     assert bar.value() == 0
 
 
+@pytest.mark.slow  # a chosen signature scrolls above
 def test_the_gallery_scrolls_into_view(low, wait):
     dock, fold = low, low.folds[4]
     assert fold.title == "Similar tissue"

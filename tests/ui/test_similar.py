@@ -87,6 +87,7 @@ def test_another_click_moves_the_map_and_glass_is_refused(dock, wait):
     assert box.note.text() == ""
 
 
+@pytest.mark.slow  # test_reused_layers has it for maps
 def test_another_map_takes_its_place(dock, wait):
     dock.similar_box.on.click()
     click(dock, (300.0, 300.0))

@@ -181,6 +181,7 @@ def with_spots(world, seed: int) -> tuple[tuple[Bags, ad.AnnData], np.ndarray, B
     return (spots, table), bias, bags.subset(rng.choice(45, 3, replace=False))
 
 
+@pytest.mark.slow  # the next test learns from both, too
 def test_spots_beside_few_bags_tell_the_composition(bulk_world, quick_bags):
     """Mean of three draws: which three bags there are matters so much that one draw says little."""
     test, truth, found = bulk_world.bags.subset(range(45, 60)), bulk_world.truth[45:], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from margins import SEED, less_than, more_than
 from napari_cpnn import estimate_prototypes, evaluate, open_slide, read_cells, read_spots, train
@@ -13,6 +14,7 @@ from napari_cpnn.settings import EvaluationSettings, PrototypeSettings, Training
 from napari_cpnn.spots import estimate_mpp
 
 
+@pytest.mark.slow  # results on real sections are made by scripts
 def test_her2st_section_trains(shared_data, tmp_path):
     folder = shared_data / "her2st" / "data"
     spots = read_spots(folder / "ST-cnts/C4.tsv.gz", positions=folder / "ST-spotfiles/C4_selection.tsv")
@@ -36,6 +38,7 @@ def test_her2st_section_trains(shared_data, tmp_path):
     more_than(0.05, summary["pcc"], "PCC on the same section")
 
 
+@pytest.mark.slow  # results on real sections are made by scripts
 def test_triplex_trains_on_a_her2st_section(shared_data, tmp_path):
     """A few spots, one epoch: the pitch of the array, surroundings, four heads, and the scores afterwards."""
     folder = shared_data / "her2st" / "data"

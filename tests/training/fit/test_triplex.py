@@ -191,6 +191,7 @@ def test_all_training_options_at_once(world, tmp_path):
     assert np.isfinite(evaluate(model, *samples[0], settings=QUICK)["pcc"]).any()
 
 
+@pytest.mark.slow  # test_cross_validation has it for one patch
 def test_cross_validation_of_both_heads(world, tmp_path):
     samples = []
     for i in (1, 2):

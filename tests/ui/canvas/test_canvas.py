@@ -170,6 +170,7 @@ def test_keys_of_the_user_stay(explore, make_napari_viewer_proxy, slide_path):
     assert viewer.keymap[KeyBinding.from_str("G")] is mine
 
 
+@pytest.mark.slow  # the keys do the same
 def test_commands_of_the_palette_act_on_the_viewer(mapped):
     from napari_cpnn.ui.canvas import commands
 
@@ -322,6 +323,7 @@ def test_the_lens_follows_the_pointer_and_shows_the_tissue(mapped, wait):
     assert not [layer for layer in viewer.layers if LENS_KEY in layer.metadata]
 
 
+@pytest.mark.slow  # the lens itself is tested above
 def test_shift_and_the_wheel_change_the_lens_and_the_wheel_alone_does_not(mapped, wait):
     dock, camera, lens = mapped, mapped.session.viewer.scene.camera, mapped.tools.lens_shown
     dock.tools.lens.click()
@@ -371,6 +373,7 @@ def test_magnification_and_fading_are_in_pixels_of_the_screen(mapped, wait):
     assert float(lens.layer.scale[0]) == pytest.approx(um / 2, rel=0.01)
 
 
+@pytest.mark.slow  # test_explore removes overlays, too
 def test_removing_the_layer_of_the_lens_switches_it_off(mapped, wait):
     dock, lens = mapped, mapped.tools.lens_shown
     dock.tools.lens.click()
@@ -434,6 +437,7 @@ def test_there_is_no_magnification_without_a_pixel_size(explore, wait, tmp_path)
 # -- measuring -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # the next test compares areas with shapely
 def test_distances_and_areas_follow_edits(mapped, wait):
     dock, viewer = mapped, mapped.session.viewer
     dock.tools.distance.click()

@@ -82,6 +82,7 @@ def test_regions_have_a_halo_above_maps_and_spots(both, wait):
     wait(lambda: halo.layer is None and not [one for one in viewer.layers if "halo" in one.name])
 
 
+@pytest.mark.slow  # the halo itself is tested above
 def test_a_width_that_the_user_chose_stays(both, wait):
     _, dock = both
     dock.draw.click()
@@ -162,6 +163,7 @@ def test_the_first_region_is_drawn_with_the_mouse_while_maps_and_halo_are_added(
     assert other.tools.measuring.tool == "area"
 
 
+@pytest.mark.slow  # the modes are tested above
 def test_measurements_are_no_regions(both, wait):
     other, dock = both
     other.tools.area.click()

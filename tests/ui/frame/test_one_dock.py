@@ -73,7 +73,10 @@ def is_in_front(dock: Dock) -> bool:
     return not dock.visibleRegion().isEmpty()
 
 
-@pytest.mark.parametrize("first", WAYS)
+#: Each way is tried second after each; `make test-slow` begins with each, too.
+@pytest.mark.parametrize(
+    "first", [pytest.param(way, marks=[] if way is by_palette else pytest.mark.slow) for way in WAYS]
+)
 def test_explore_is_there_once(make_napari_viewer_proxy, qtbot, wait, first):
     viewer = make_napari_viewer_proxy(show=True)
     first(viewer, "Explore", qtbot)
@@ -89,7 +92,9 @@ def test_explore_is_there_once(make_napari_viewer_proxy, qtbot, wait, first):
     dock.shut_down()
 
 
-@pytest.mark.parametrize("title", KINDS)
+@pytest.mark.parametrize(
+    "title", [pytest.param(t, marks=pytest.mark.slow if t in ("Regions", "Prototypes") else []) for t in KINDS]
+)
 def test_a_dock_behind_another_comes_in_front(make_napari_viewer_proxy, qtbot, wait, title):
     viewer = make_napari_viewer_proxy(show=True)
     by_plugins_menu(viewer, title, qtbot)

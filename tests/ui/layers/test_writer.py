@@ -70,6 +70,7 @@ def test_an_overlay_is_saved_as_its_map_by_the_ending(dock, save, tmp_path):
     assert zarr.open_group(tmp_path / "m.ome.zarr", mode="r")["0"].shape[1:] == cmap.grid.shape
 
 
+@pytest.mark.slow  # test_overwrite has it for every writer
 def test_saving_again_replaces(dock, save, tmp_path):
     for name in ("m.zarr", "m.csv"):
         save(tmp_path / name)

@@ -33,6 +33,7 @@ def dock(explore, wait, slide_path, model_path):
     return found
 
 
+@pytest.mark.slow  # test_sessions runs a script, too
 def test_its_figure_is_that_of_the_dock(dock, qtbot, wait, model, tmp_path, monkeypatch):
     """With another model, another slide, measured spots, a region, and contours."""
     state, viewer = dock.state, dock.viewer

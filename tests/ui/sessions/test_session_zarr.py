@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 from tests.ui.conftest import MPP, tissue_image
 
@@ -24,6 +25,7 @@ def write_zarr(folder: Path, image: np.ndarray) -> Path:
     return folder
 
 
+@pytest.mark.slow  # test_sessions has it for files
 def test_a_folder_that_moved_is_chosen_and_known_again(explore, wait, model_path, tmp_path, monkeypatch):
     slide = write_zarr(tmp_path / "mein Präparat.ome.zarr", tissue_image())
     dock = explore(slide, show=True)

@@ -38,7 +38,9 @@ def test_screenshot_shows_the_map(tmp_path, model_path):
     assert greenish.sum() > 500
 
 
-@pytest.mark.parametrize(("option", "name"), [("--cell-type", "Martian"), ("--signature", "Hypoxia")])
+@pytest.mark.parametrize(
+    ("option", "name"), [pytest.param("--cell-type", "Martian", marks=pytest.mark.slow), ("--signature", "Hypoxia")]
+)
 def test_what_the_model_does_not_have_ends_with_one_sentence(
     make_napari_viewer, capsys, tmp_path, model_path, slide_path, option, name
 ):
@@ -64,7 +66,15 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the display of other
 
 
 @linux
-@pytest.mark.parametrize(("command", "screenshot"), [("open", False), ("open", True), ("demo", False), ("demo", True)])
+@pytest.mark.parametrize(
+    ("command", "screenshot"),
+    [
+        ("open", True),
+        pytest.param("open", False, marks=pytest.mark.slow),
+        pytest.param("demo", False, marks=pytest.mark.slow),
+        ("demo", True),
+    ],
+)
 def test_without_a_display_there_is_a_sentence(tmp_path, command, screenshot):
     slide = [write_slide(tmp_path / "a section.tif", tissue_image())] if command == "open" else []
     shot = ["--screenshot", tmp_path / "shot.png"] if screenshot else []
@@ -80,8 +90,10 @@ def test_without_a_display_there_is_a_sentence(tmp_path, command, screenshot):
     ("environment", "reason"),
     [
         ({"DISPLAY": ":7654"}, "The display :7654 cannot be used"),
-        ({"WAYLAND_DISPLAY": "wayland-7654"}, "The display wayland-7654 cannot be used"),
-        ({"QT_QPA_PLATFORM": "nonsense"}, "Qt's platform nonsense cannot be used"),
+        pytest.param(
+            {"WAYLAND_DISPLAY": "wayland-7654"}, "The display wayland-7654 cannot be used", marks=pytest.mark.slow
+        ),
+        pytest.param({"QT_QPA_PLATFORM": "nonsense"}, "Qt's platform nonsense cannot be used", marks=pytest.mark.slow),
     ],
 )
 def test_a_display_that_does_not_answer_is_a_sentence(slide_path, tmp_path, environment, reason):
@@ -161,6 +173,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow  # test_signatures shows them in the dock
 def test_open_shows_a_signature(slide_path, model_path, tmp_path):
     env = os.environ | {"NAPARI_CONFIG": str(tmp_path / "napari.yaml"), "HOME": str(tmp_path)}
     shot = tmp_path / "shot.png"

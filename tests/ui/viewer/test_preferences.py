@@ -194,7 +194,7 @@ def test_tests_have_settings_of_their_own(explore, qtbot, tmp_path, slide_path, 
 _WHERE = "from napari.settings import get_settings; print(get_settings().config_path)"
 
 
-@pytest.mark.parametrize(("color", "says"), [("#4b3579", True), ("#009e73", False)])
+@pytest.mark.parametrize(("color", "says"), [("#4b3579", True), pytest.param("#009e73", False, marks=pytest.mark.slow)])
 def test_a_chosen_colour_that_reads_as_stain_is_used_and_said(explore, slide_path, model, monkeypatch, color, says):
     dock = explore(slide_path)
     dock.controller.use_model(model)

@@ -84,6 +84,7 @@ def test_choices_on_a_slide_that_is_gone_are_not_taken_back(explore, wait, tmp_p
     assert dock.state.slide.mpp is None
 
 
+@pytest.mark.slow  # choices are taken back above
 def test_gene_colours_and_model_are_taken_back(explore, wait, slide_path, model, model_path):
     dock = explore(slide_path)
     dock.controller.use_model(model)
