@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
+from napari.utils.colormaps import Colormap
 
 from napari_cpnn import painting
 from napari_cpnn.arrays import BoolArray
@@ -33,16 +34,7 @@ class Overlay:
         self.shown = shown
         self._begin(cmap, slide)
         self.bar_is_due = False
-        self.layer = Image(
-            np.zeros((*self.grid.shape, 4), dtype=np.float32),
-            rgb=True,
-            multiscale=False,
-            contrast_limits=(0.0, 1.0),
-            name=_layer_name(shown, cmap),
-            blending="translucent_no_depth",
-            cache=False,
-            metadata={OVERLAY_KEY: True},
-        )
+        self.layer = Image(**colors_of(self.grid.shape), name=_layer_name(shown, cmap))
 
     def _begin(self, cmap: CompositionMap, slide: Slide | None) -> None:
         self.cmap = cmap
@@ -106,6 +98,35 @@ class Overlay:
             self.auto = painting.auto_range(shown)
             self.layer.name = _layer_name(shown, self.cmap)
         self.revision = -1
+
+
+def colors_of(shape: tuple[int, int]) -> dict[str, Any]:
+    """Return the settings of a layer that shows colours of ``shape``, which are still blank."""
+    return {
+        "data": np.zeros((*shape, 4), dtype=np.float32),
+        "rgb": True,
+        "multiscale": False,
+        "contrast_limits": (0.0, 1.0),
+        "blending": "translucent_no_depth",
+        "cache": False,
+        "metadata": {OVERLAY_KEY: True},
+    }
+
+
+def style_bar(layer: Image, colormap: str) -> None:
+    """Place napari's colour bar of a layer, which is not shown yet, and give it colours."""
+    bar = layer.colorbar
+    bar.position, bar.box = "top_right", True
+    bar.size, bar.font_size = (16.0, 140.0), 9.0
+    bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
+    use_colormap(layer, colormap)
+
+
+def use_colormap(layer: Image, colormap: str) -> None:
+    """Give the colour bar of a layer the colours of our maps."""
+    name = f"cpnn {colormap}"
+    if layer.colormap.name != name:
+        layer.colormap = Colormap(painting.color_table(colormap), name=name)
 
 
 def slot_of(shown: Shown) -> str:
