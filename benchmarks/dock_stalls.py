@@ -8,9 +8,10 @@ has napari do, such as adding a layer, and the time until the result is on scree
 software on a virtual display and compiles shaders when a kind of layer is first added. Each run is a process of its
 own, since what is imported and compiled once counts; of several runs the best is printed. ``--stacks`` prints where the
 time of the stalls of one action went. Before the first action, the window is at rest until it has drawn ahead what
-the docks draw later; with ``--cold`` this is left out. On a machine with other work the processor time of the GUI thread in one go says
-more: what other programs do is not in it, nor are the threads that draw in place of a graphics card. Of it two shares
-are given: in code of this package, what it has napari do included but not drawing, and in vispy's drawing of the
+the docks draw later; with ``--cold`` this is left out.
+
+On a machine with other work the processor time of the GUI thread in one go says more: what other programs do is not in
+it, nor are the threads that draw in place of a graphics card. Of it two shares are given: in code of this package, what it has napari do included but not drawing, and in vispy's drawing of the
 canvas, where most is compiling shaders in software when a kind of layer or text is drawn for the first time.
 """
 
@@ -194,13 +195,25 @@ def second_slide(folder: Path) -> Path:
     return path
 
 
+def rest(viewer: object, lateness: Lateness, *, cold: bool) -> None:
+    """Wait until all is ready that is made ready once a slide is there."""
+    from napari_cpnn.ui.frame import WARM_UP
+    from napari_cpnn.ui.viewer import draw_ahead
+
+    lateness.measure(1)
+    ahead = draw_ahead(viewer)
+    if cold:
+        ahead.stop()
+    while WARM_UP.is_running or not ahead.is_done:
+        lateness.measure(0.2)
+
+
 def story(folder: Path, stacks: str, *, cold: bool) -> list[tuple[str, float, float, float, float, float, float]]:
     """Do everything once, in a new window."""
     import napari
 
     from napari_cpnn.samples import SAMPLE_FILES, sample_folder
     from napari_cpnn.ui.frame import WARM_UP, show_dock
-    from napari_cpnn.ui.viewer import draw_ahead
 
     sample = {name: sample_folder() / file for name, file in SAMPLE_FILES.items()}
     mirrored = second_slide(folder)
@@ -208,12 +221,7 @@ def story(folder: Path, stacks: str, *, cold: bool) -> list[tuple[str, float, fl
     viewer.window.resize(1366, 768)
     first = viewer.open(sample["slide"], plugin="napari-cpnn")[0]
     trial = Trial(viewer, stacks)
-    trial.lateness.measure(1)
-    ahead = draw_ahead(viewer)
-    if cold:
-        ahead.stop()
-    while WARM_UP.is_running or not ahead.is_done:
-        trial.lateness.measure(0.2)
+    rest(viewer, trial.lateness, cold=cold)
     act, docks = trial.act, {}
 
     def dock(title: str) -> None:

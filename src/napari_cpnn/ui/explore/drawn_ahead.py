@@ -1,4 +1,4 @@
-"""What the docks draw later is drawn once ahead, unseen, so that its shaders are compiled before somebody waits for them.
+"""What the docks draw later is drawn once ahead, unseen: its shaders are compiled before somebody waits for them.
 
 vispy compiles a program for each visual. Graphics drivers keep what they have compiled by its source text, so a second
 visual of the same kind costs a small part of the first. Nothing of it reaches the screen: the layers are in no list,
@@ -15,7 +15,7 @@ import numpy as np
 from napari.components.overlays import ScaleBarOverlay, TextOverlay
 from napari.layers import Image, Points, Shapes
 
-from napari_cpnn.painting import Look, color_table
+from napari_cpnn.painting import Look
 from napari_cpnn.ui.canvas import Vectors
 from napari_cpnn.ui.explore.hatching import hatching_of
 from napari_cpnn.ui.explore.overlay import colors_of, style_bar
@@ -59,7 +59,8 @@ def drawn_ahead(viewer: Viewer) -> Iterator[str]:
     corners = np.array([[0.0, 0.0], [0.0, 4.0], [4.0, 4.0], [4.0, 0.0]])
     yield from studio.layer("lines", Vectors(np.stack([corners, corners], axis=1), vector_style="line"))
     yield from studio.layer("points", Points(corners, size=1.0))
-    yield from studio.layer("shapes", Shapes([corners], shape_type="polygon", edge_width=1.0))
+    named = {"features": {"name": ["A"]}, "text": {"string": "{name}", "size": 11}}
+    yield from studio.layer("shapes", Shapes([corners], shape_type="polygon", edge_width=1.0, **named))
 
 
 class _Studio:
@@ -145,5 +146,6 @@ class _Studio:
         from napari.utils.events import disconnect_events
 
         visual.close()
-        for events in (self._viewer.scene.camera.events, self._viewer.dims.events):  # those a scale bar leaves connected
+        viewer = self._viewer  # whose events some visuals of napari stay connected to
+        for events in (viewer.scene.camera.events, viewer.dims.events, viewer.canvas.overlay_tiling.events):
             disconnect_events(events, visual)

@@ -55,7 +55,9 @@ class WhenStill(QObject):
 
     def __init__(self, window: QWidget, steps: Callable[[], Iterator[object]], is_busy: Callable[[], bool]) -> None:
         super().__init__(window)
-        self._window, self._make, self._is_busy = window, steps, is_busy
+        self._window: QWidget | None = window
+        self._make: Callable[[], Iterator[object]] | None = steps
+        self._is_busy: Callable[[], bool] | None = is_busy
         self._steps: Iterator[object] | None = None
         self._last_input = time.monotonic()
         self.is_done = False
@@ -73,6 +75,8 @@ class WhenStill(QObject):
         stop_timer(self._timer)
         for one in self._watched:
             one.removeEventFilter(self)
+        self._watched.clear()  # what is kept of the work keeps no window
+        self._window = self._make = self._is_busy = None
         steps, self._steps = self._steps, None
         if steps is not None and hasattr(steps, "close"):
             steps.close()
@@ -86,14 +90,16 @@ class WhenStill(QObject):
         return False
 
     def _is_still(self) -> bool:
-        if QGuiApplication.mouseButtons() != Qt.MouseButton.NoButton or not self._window.isVisible():
+        if self._window is None or self._is_busy is None or not self._window.isVisible():
+            return False
+        if QGuiApplication.mouseButtons() != Qt.MouseButton.NoButton:
             return False
         if QApplication.activeModalWidget() is not None or QApplication.activePopupWidget() is not None:
             return False
         return time.monotonic() - self._last_input >= STILL_S and not self._is_busy()
 
     def _look(self) -> None:
-        if not self._is_still():
+        if self._make is None or not self._is_still():
             return
         try:
             if self._steps is None:

@@ -6,6 +6,7 @@ piece while the window is at rest.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -51,15 +52,16 @@ def draw_ahead(viewer: ViewerModel) -> WhenStill | None:
     viewer = getattr(viewer, "__wrapped__", viewer)
     window = getattr(viewer, "window", None)
     if viewer not in _DRAWING_AHEAD and window is not None:
-        state = state_of(viewer)
         main = window._qt_window  # noqa: SLF001 -- napari has no public name for it
         if not main.isVisible():
             return None
+        seen, state = weakref.ref(viewer), state_of(viewer)
 
         def steps() -> Iterator[str]:
             from napari_cpnn.ui.explore import drawn_ahead  # loaded beside the event loop by now
 
-            return drawn_ahead(viewer)
+            viewer = seen()
+            return iter(()) if viewer is None else drawn_ahead(viewer)
 
         _DRAWING_AHEAD[viewer] = WhenStill(main, steps, lambda: WARM_UP.is_running or _awaits_picture(state))
     return _DRAWING_AHEAD.get(viewer)
