@@ -11,8 +11,9 @@ time of the stalls of one action went. Before the first action, the window is at
 the docks draw later; with ``--cold`` this is left out.
 
 On a machine with other work the processor time of the GUI thread in one go says more: what other programs do is not in
-it, nor are the threads that draw in place of a graphics card. Of it two shares are given: in code of this package, what it has napari do included but not drawing, and in vispy's drawing of the
-canvas, where most is compiling shaders in software when a kind of layer or text is drawn for the first time.
+it, nor are the threads that draw in place of a graphics card. Of it two shares are given: in code of this package, what
+it has napari do included but not drawing, and in vispy's drawing of the canvas, where most is compiling shaders in
+software when a kind of layer or text is drawn for the first time.
 """
 
 from __future__ import annotations
