@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.components.overlays import TextOverlay
-from napari.layers import Image, Points, Shapes
+from napari.layers import Points, Shapes
 from qtpy.QtWidgets import QApplication
 from vispy.gloo import Program
 
 from napari_cpnn.ui.canvas import Vectors
 from napari_cpnn.ui.explore.drawn_ahead import drawn_ahead
 from napari_cpnn.ui.explore.hatching import hatching_of
-from napari_cpnn.ui.explore.overlay import colors_of, style_bar
+from napari_cpnn.ui.explore.overlay import map_layer, style_bar
 from napari_cpnn.ui.frame import WARM_UP, when_still
 from napari_cpnn.ui.viewer import draw_ahead
 
@@ -52,7 +52,8 @@ def use_everything(viewer):
     viewer.canvas.overlays["ours"] = TextOverlay(text="ERBB2: 2.50", box=True, position="top_left", visible=True)
     bar = viewer.canvas.overlays.scale_bar
     bar.box, bar.visible = True, True
-    colors = Image(**colors_of((30, 30)), scale=(10, 10), interpolation2d="linear")
+    colors = map_layer((30, 30), "map")
+    colors.scale, colors.interpolation2d = (10, 10), "linear"
     colors.data[...] = np.linspace(0, 1, 30)[:, None, None]
     style_bar(colors, "viridis")
     corners = np.array([[0.0, 0.0], [0.0, 200.0], [200.0, 200.0], [200.0, 0.0]])

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.components.overlays import ScaleBarOverlay, TextOverlay
-from napari.layers import Image, Points, Shapes
+from napari.layers import Points, Shapes
 
 from napari_cpnn.painting import Look
 from napari_cpnn.ui.canvas import Vectors
 from napari_cpnn.ui.explore.hatching import hatching_of
-from napari_cpnn.ui.explore.overlay import colors_of, style_bar
+from napari_cpnn.ui.explore.overlay import map_layer, style_bar
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -49,7 +49,7 @@ def drawn_ahead(viewer: Viewer) -> Iterator[str]:
     studio = _Studio(viewer)
     yield from studio.overlay("text", TextOverlay(text=_TEXT, box=True, font_size=9, visible=True))
     yield from studio.overlay("scale bar", ScaleBarOverlay(box=True, visible=True))
-    of_map = Image(**colors_of(_SHAPE))
+    of_map = map_layer(_SHAPE, "map")
     of_map.interpolation2d = "linear"
     yield from studio.layer("map", of_map, lambda: setattr(of_map, "interpolation2d", "nearest"))
     style_bar(of_map, Look().colormap)

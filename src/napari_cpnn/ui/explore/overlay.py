@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image
@@ -12,6 +12,7 @@ from napari_cpnn import painting
 from napari_cpnn.arrays import BoolArray
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.painting import Look
+from napari_cpnn.ui.canvas import steady_color_bar
 from napari_cpnn.ui.layers import OVERLAY_KEY
 from napari_cpnn.ui.viewer import Shown
 
@@ -34,7 +35,7 @@ class Overlay:
         self.shown = shown
         self._begin(cmap, slide)
         self.bar_is_due = False
-        self.layer = Image(**colors_of(self.grid.shape), name=_layer_name(shown, cmap))
+        self.layer = map_layer(self.grid.shape, _layer_name(shown, cmap))
 
     def _begin(self, cmap: CompositionMap, slide: Slide | None) -> None:
         self.cmap = cmap
@@ -100,17 +101,20 @@ class Overlay:
         self.revision = -1
 
 
-def colors_of(shape: tuple[int, int]) -> dict[str, Any]:
-    """Return the settings of a layer that shows colours of ``shape``, which are still blank."""
-    return {
-        "data": np.zeros((*shape, 4), dtype=np.float32),
-        "rgb": True,
-        "multiscale": False,
-        "contrast_limits": (0.0, 1.0),
-        "blending": "translucent_no_depth",
-        "cache": False,
-        "metadata": {OVERLAY_KEY: True},
-    }
+def map_layer(shape: tuple[int, int], name: str) -> Image:
+    """Return a layer for the colours of a map of ``shape`` pixels, which are still blank."""
+    layer = Image(
+        np.zeros((*shape, 4), dtype=np.float32),
+        rgb=True,
+        multiscale=False,
+        contrast_limits=(0.0, 1.0),
+        name=name,
+        blending="translucent_no_depth",
+        cache=False,
+        metadata={OVERLAY_KEY: True},
+    )
+    steady_color_bar(layer)
+    return layer
 
 
 def style_bar(layer: Image, colormap: str) -> None:
