@@ -59,6 +59,13 @@ class _SteadyBox:
     y_size: float
     _box_is: tuple[float, ...] = ()
 
+    def _on_visible_change(self) -> None:
+        if self._should_be_visible():
+            super()._on_visible_change()  # type: ignore[misc]
+        elif self.node.visible:  # napari would write and place the text once more
+            self.node.visible = False
+            self._on_box_change()
+
     def _on_box_change(self) -> None:
         box = self.box
         if not self._box_is:
