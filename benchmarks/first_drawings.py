@@ -58,9 +58,9 @@ class Window:
         self.took[name] = 1e3 * (time.thread_time() - start)
 
     def ahead(self) -> None:
-        from napari_cpnn.ui.explore import drawn_ahead
+        from napari_cpnn.ui.explore import drawings_ahead
 
-        pieces, longest = drawn_ahead(self.viewer), 0.0
+        pieces, longest = drawings_ahead(self.viewer), 0.0
         while True:
             start = time.thread_time()
             kind = next(pieces, None)
@@ -76,19 +76,20 @@ def one(*, ahead: bool) -> dict[str, float]:
     from napari.components.overlays import TextOverlay
     from napari.layers import Points, Shapes
 
+    from napari_cpnn.ui import explore
     from napari_cpnn.ui.canvas import Vectors
-    from napari_cpnn.ui.explore.overlay import map_layer, style_bar
 
-    window = Window()
+    explore.drawings_ahead  # noqa: B018 -- its modules are loaded with the name
+    window, overlay = Window(), explore.overlay
     viewer, overlays, layers = window.viewer, window.viewer.canvas.overlays, window.viewer.layers
     if ahead:
         window.ahead()
     corners = np.array([[0.0, 0.0], [0.0, 99.0], [99.0, 99.0], [99.0, 0.0]])
     for k in (1, 2):
         text = TextOverlay(text="ERBB2", box=True, position="top_left", visible=True)
-        of_map = map_layer((60, 60), "map")
+        of_map = overlay.map_layer((60, 60), "map")
         of_map.interpolation2d = "linear"
-        style_bar(of_map, "viridis")
+        overlay.style_bar(of_map, "viridis")
         window.add(f"text {k}", lambda k=k, text=text: overlays.update({f"text {k}": text}))
         if k == 1:
             overlays.scale_bar.box = True

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QApplication
 from vispy.gloo import Program
 
 from napari_cpnn.ui.canvas import Vectors
-from napari_cpnn.ui.explore.drawn_ahead import drawn_ahead
+from napari_cpnn.ui.explore.drawn_ahead import drawings_ahead
 from napari_cpnn.ui.explore.hatching import hatching_of
 from napari_cpnn.ui.explore.overlay import map_layer, style_bar
 from napari_cpnn.ui.frame import WARM_UP, when_still
@@ -84,7 +84,7 @@ def test_what_is_drawn_ahead_is_never_seen(open_viewer):
     trace_now = traces(viewer)
 
     kinds = []
-    for kind in drawn_ahead(viewer):
+    for kind in drawings_ahead(viewer):
         if kind not in kinds:  # napari draws a frame in between
             kinds.append(kind)
             np.testing.assert_array_equal(picture(viewer), before)
@@ -99,7 +99,7 @@ def test_its_programs_are_those_of_later_pictures_which_are_the_same(open_viewer
     viewer = open_viewer()
     picture(viewer)
     compiled.clear()
-    for _ in drawn_ahead(viewer):
+    for _ in drawings_ahead(viewer):
         pass
     ahead = set(compiled)
     compiled.clear()
@@ -114,7 +114,7 @@ def test_an_early_end_leaves_nothing(open_viewer):
     viewer = open_viewer()
     before = traces(viewer)
     for n_pieces in (1, 6):
-        pieces = drawn_ahead(viewer)
+        pieces = drawings_ahead(viewer)
         for _ in range(n_pieces):
             next(pieces)
         assert traces(viewer) != before
@@ -125,7 +125,7 @@ def test_an_early_end_leaves_nothing(open_viewer):
 def test_it_is_done_once_while_the_window_is_at_rest(open_viewer, make_napari_viewer, qtbot, monkeypatch):
     monkeypatch.setattr(when_still, "STILL_S", 0.0)
     drawn = []
-    monkeypatch.setattr("napari_cpnn.ui.explore.drawn_ahead", lambda viewer: map(drawn.append, [id(viewer)]))
+    monkeypatch.setattr("napari_cpnn.ui.explore.drawings_ahead", lambda viewer: map(drawn.append, [id(viewer)]))
     assert draw_ahead(make_napari_viewer(show=False)) is None  # as for `napari-cpnn open --screenshot`
     viewer = open_viewer()
     first = draw_ahead(viewer)

@@ -30,7 +30,7 @@ _SHAPE = (5, 7)
 _TEXT = "50 µm"
 
 
-def drawn_ahead(viewer: Viewer) -> Iterator[str]:
+def drawings_ahead(viewer: Viewer) -> Iterator[str]:
     """Draw one of each kind of visual of the docks for the first time, a piece between two steps of the iterator.
 
     A piece is the build of a visual, or one of its shader programs compiled, or drawn. The iterator must go on in the

@@ -58,10 +58,10 @@ def draw_ahead(viewer: ViewerModel) -> WhenStill | None:
         seen, state = weakref.ref(viewer), state_of(viewer)
 
         def steps() -> Iterator[str]:
-            from napari_cpnn.ui.explore import drawn_ahead  # loaded beside the event loop by now
+            from napari_cpnn.ui.explore import drawings_ahead  # loaded beside the event loop by now
 
             viewer = seen()
-            return iter(()) if viewer is None else drawn_ahead(viewer)
+            return iter(()) if viewer is None else drawings_ahead(viewer)
 
         _DRAWING_AHEAD[viewer] = WhenStill(main, steps, lambda: WARM_UP.is_running or _awaits_picture(state))
     return _DRAWING_AHEAD.get(viewer)
