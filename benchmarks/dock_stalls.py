@@ -1,16 +1,19 @@
 """How long the GUI thread is held up by what a user does in the docks (target: 100 ms).
 
-    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/dock_stalls.py [--runs 3] [--stacks ACTION]
+    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/dock_stalls.py [--runs 3] [--stacks ACTION] [--cold]
 
 Each line is one action on the sample slide in a real napari window: the longest time that the event loop was late, how
 much of it had a function of this package on the stack (seen by a thread that looks every 2 ms), which includes what it
 has napari do, such as adding a layer, and the time until the result is on screen. The rest is napari, which draws in
 software on a virtual display and compiles shaders when a kind of layer is first added. Each run is a process of its
 own, since what is imported and compiled once counts; of several runs the best is printed. ``--stacks`` prints where the
-time of the stalls of one action went. On a machine with other work the processor time of the GUI thread in one go says
-more: what other programs do is not in it, nor are the threads that draw in place of a graphics card. Of it two shares
-are given: in code of this package, what it has napari do included but not drawing, and in vispy's drawing of the
-canvas, where most is compiling shaders in software when a kind of layer or text is drawn for the first time.
+time of the stalls of one action went. Before the first action, the window is at rest until it has drawn ahead what
+the docks draw later; with ``--cold`` this is left out.
+
+On a machine with other work the processor time of the GUI thread in one go says more: what other programs do is not in
+it, nor are the threads that draw in place of a graphics card. Of it two shares are given: in code of this package, what
+it has napari do included but not drawing, and in vispy's drawing of the canvas, where most is compiling shaders in
+software when a kind of layer or text is drawn for the first time.
 """
 
 from __future__ import annotations
@@ -193,7 +196,20 @@ def second_slide(folder: Path) -> Path:
     return path
 
 
-def story(folder: Path, stacks: str) -> list[tuple[str, float, float, float, float, float, float]]:
+def rest(viewer: object, lateness: Lateness, *, cold: bool) -> None:
+    """Wait until all is ready that is made ready once a slide is there."""
+    from napari_cpnn.ui.frame import WARM_UP
+    from napari_cpnn.ui.viewer import draw_ahead
+
+    lateness.measure(1)
+    ahead = draw_ahead(viewer)
+    if cold:
+        ahead.stop()
+    while WARM_UP.is_running or not ahead.is_done:
+        lateness.measure(0.2)
+
+
+def story(folder: Path, stacks: str, *, cold: bool) -> list[tuple[str, float, float, float, float, float, float]]:
     """Do everything once, in a new window."""
     import napari
 
@@ -206,9 +222,7 @@ def story(folder: Path, stacks: str) -> list[tuple[str, float, float, float, flo
     viewer.window.resize(1366, 768)
     first = viewer.open(sample["slide"], plugin="napari-cpnn")[0]
     trial = Trial(viewer, stacks)
-    trial.lateness.measure(1)
-    while WARM_UP.is_running:
-        trial.lateness.measure(0.2)
+    rest(viewer, trial.lateness, cold=cold)
     act, docks = trial.act, {}
 
     def dock(title: str) -> None:
@@ -281,11 +295,11 @@ def story(folder: Path, stacks: str) -> list[tuple[str, float, float, float, flo
     return trial.rows
 
 
-def one_run(stacks: str) -> list[tuple[str, float, float, float, float, float, float]]:
+def one_run(stacks: str, *, cold: bool) -> list[tuple[str, float, float, float, float, float, float]]:
     """Run the story in a process of its own, with settings and cache of its own."""
     with scratch() as folder:
         home = {name: f"{folder}/{name}" for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NAPARI_CPNN_CACHE")}
-        command = [sys.executable, __file__, "--one", folder, "--stacks", stacks]
+        command = [sys.executable, __file__, "--one", folder, "--stacks", stacks, *["--cold"] * cold]
         numba = os.environ.get("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / "napari-cpnn-bench-numba"))
         subprocess.run(command, check=True, env={**os.environ, **home, "NUMBA_CACHE_DIR": numba})
         return [tuple(row) for row in json.loads((Path(folder) / "rows.json").read_text())]
@@ -295,12 +309,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--stacks", default="", help="part of the name of an action, or all")
+    parser.add_argument("--cold", action="store_true", help="draw nothing ahead")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        (Path(args.one) / "rows.json").write_text(json.dumps(story(Path(args.one), args.stacks)))
+        (Path(args.one) / "rows.json").write_text(json.dumps(story(Path(args.one), args.stacks, cold=args.cold)))
         return
-    runs = [one_run(args.stacks) for _ in range(args.runs)]
+    runs = [one_run(args.stacks, cold=args.cold) for _ in range(args.runs)]
     rows = []
     for times in zip(*runs, strict=True):
         name, best, ours, *_ = min(times, key=lambda row: row[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from napari.components import ViewerModel
 from qtpy.QtCore import QObject
 
 from napari_cpnn.ui.viewer import readiness
@@ -31,7 +32,7 @@ def test_other_docks_are_loaded_after_the_first_picture(qtbot, monkeypatch, wait
     monkeypatch.setattr(readiness, "ready_for_more", lambda: loaded.append(True))
 
     vars(state).update(waiting)
-    ready = readiness.GetReady(state, lambda: bool(vars(state).get("loading")), owner)
+    ready = readiness.GetReady(ViewerModel(), state, lambda: bool(vars(state).get("loading")), owner)
     look = ready._awaits_picture
     monkeypatch.setattr(ready, "_awaits_picture", lambda: turns.append(look()) or turns[-1])
     ready()
@@ -46,7 +47,7 @@ def test_it_does_not_wait_for_ever_and_can_be_called_off(qtbot, monkeypatch):
     loaded, turns, owner = [], [], QObject()
     monkeypatch.setattr(readiness, "_REST_MS", 1)
     monkeypatch.setattr(readiness, "ready_for_more", lambda: loaded.append(True))
-    ready = readiness.GetReady(ExploreState(), lambda: turns.append(True) or True, owner)
+    ready = readiness.GetReady(ViewerModel(), ExploreState(), lambda: turns.append(True) or True, owner)
     ready()
     qtbot.waitUntil(lambda: bool(loaded))
     assert len(turns) == readiness._MOST_TURNS - 1

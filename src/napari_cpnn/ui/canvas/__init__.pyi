@@ -10,6 +10,8 @@ from .lines_of_map import lines_of as lines_of
 from .lines_of_map import opacity_of_lines as opacity_of_lines
 from .map_lines import MapLines as MapLines
 from .overview import canvas_of as canvas_of
+from .steady import steady_color_bar as steady_color_bar
+from .steady import steady_text as steady_text
 from .tools import CanvasTools as CanvasTools
 from .vectors import Vectors as Vectors
 from .vectors import with_margin as with_margin

@@ -5,9 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from napari.components.overlays import TextOverlay
-
 from napari_cpnn.painting import WARNING_COLORS
+from napari_cpnn.ui.canvas import steady_text
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -43,7 +42,7 @@ class Banner:
         self._shown = text
         overlays = self._viewer.canvas.overlays
         if _KEY not in overlays:
-            overlays[_KEY] = TextOverlay(position="bottom_left", box=True, font_size=10)
+            overlays[_KEY] = steady_text(position="bottom_left", font_size=10)
         overlay: Any = overlays[_KEY]
         if text:
             overlay.text = text

@@ -83,7 +83,7 @@ class Explore(Dock):
         )
         self.state.set_look(colormap=chosen.look.colormap, fade=chosen.look.fade, fade_from=chosen.look.fade_from)
         self.controller = self.session.controller
-        self._get_ready = GetReady(self.state, lambda: self.controller.loading is not None, self)
+        self._get_ready = GetReady(napari_viewer, self.state, lambda: self.controller.loading is not None, self)
         self._build()
         self._connect()
         self._fill_slides()

@@ -83,18 +83,7 @@ class Hatching:
         if self.layer is not None:
             self.layer.data, self.layer.visible = picture, True
             return is_of_new_map
-        self.layer = Image(
-            picture,
-            rgb=False,
-            multiscale=False,
-            contrast_limits=(0, 1),
-            colormap=_COLORS,
-            interpolation2d="nearest",
-            blending="translucent_no_depth",
-            cache=False,
-            name=_NAME,
-            metadata={OVERLAY_KEY: True},
-        )
+        self.layer = hatching_of(picture)
         return True
 
     def add(self) -> None:
@@ -137,6 +126,22 @@ class Hatching:
     def _is_wanted(self) -> bool:
         is_map_on_screen = self._state.shown is not None and not self._state.instead
         return self._state.look.unlike == "hatched" and is_map_on_screen
+
+
+def hatching_of(picture: npt.NDArray[np.uint8]) -> Image:
+    """Return a layer that is dark where a picture is 1."""
+    return Image(
+        picture,
+        rgb=False,
+        multiscale=False,
+        contrast_limits=(0, 1),
+        colormap=_COLORS,
+        interpolation2d="nearest",
+        blending="translucent_no_depth",
+        cache=False,
+        name=_NAME,
+        metadata={OVERLAY_KEY: True},
+    )
 
 
 def _pixels(cmap: CompositionMap) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Any
 
-from napari.components.overlays import TextOverlay
-
 from napari_cpnn.painting import PALE, format_value, unit_of
 from napari_cpnn.texts import shown as one_line
+from napari_cpnn.ui.canvas import steady_text
 from napari_cpnn.ui.frame import every, stop_timer
 from napari_cpnn.ui.viewer import ExploreState, TypeRow
 
@@ -150,7 +149,7 @@ class CanvasLegend:
         self._top, overlays = text, self._viewer.canvas.overlays
         if _TOP not in overlays:
             # Before the colour bar, which is in the same corner; but the box is drawn one earlier, above the layers.
-            overlays[_TOP] = TextOverlay(position="top_right", box=True, font_size=9, order=_BEFORE_BAR)
+            overlays[_TOP] = steady_text(position="top_right", font_size=9, order=_BEFORE_BAR)
         overlay: Any = overlays[_TOP]
         overlay.text, overlay.color, overlay.box_color = text, "#000000", "#FFFFFF"
         overlay.visible = bool(text)
@@ -197,7 +196,7 @@ class CanvasLegend:
         overlays = self._viewer.canvas.overlays
         for k in range(i + 1):
             if f"{_PREFIX}{k}" not in overlays:
-                overlays[f"{_PREFIX}{k}"] = TextOverlay(position="top_left", box=True, font_size=9)
+                overlays[f"{_PREFIX}{k}"] = steady_text(position="top_left", font_size=9)
         self._written += [_HIDDEN] * (i + 1 - len(self._written))
         overlay: Any = overlays[f"{_PREFIX}{i}"]
         for k, other in enumerate(self._written):  # a name that moves up is not there twice meanwhile

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image
+from napari.utils.colormaps import Colormap
 
 from napari_cpnn import painting
 from napari_cpnn.arrays import BoolArray
 from napari_cpnn.mapping import CompositionMap
 from napari_cpnn.painting import Look
+from napari_cpnn.ui.canvas import steady_color_bar
 from napari_cpnn.ui.layers import OVERLAY_KEY
 from napari_cpnn.ui.viewer import Shown
 
@@ -33,16 +35,7 @@ class Overlay:
         self.shown = shown
         self._begin(cmap, slide)
         self.bar_is_due = False
-        self.layer = Image(
-            np.zeros((*self.grid.shape, 4), dtype=np.float32),
-            rgb=True,
-            multiscale=False,
-            contrast_limits=(0.0, 1.0),
-            name=_layer_name(shown, cmap),
-            blending="translucent_no_depth",
-            cache=False,
-            metadata={OVERLAY_KEY: True},
-        )
+        self.layer = map_layer(self.grid.shape, _layer_name(shown, cmap))
 
     def _begin(self, cmap: CompositionMap, slide: Slide | None) -> None:
         self.cmap = cmap
@@ -106,6 +99,38 @@ class Overlay:
             self.auto = painting.auto_range(shown)
             self.layer.name = _layer_name(shown, self.cmap)
         self.revision = -1
+
+
+def map_layer(shape: tuple[int, int], name: str) -> Image:
+    """Return a layer for the colours of a map of ``shape`` pixels, which are still blank."""
+    layer = Image(
+        np.zeros((*shape, 4), dtype=np.float32),
+        rgb=True,
+        multiscale=False,
+        contrast_limits=(0.0, 1.0),
+        name=name,
+        blending="translucent_no_depth",
+        cache=False,
+        metadata={OVERLAY_KEY: True},
+    )
+    steady_color_bar(layer)
+    return layer
+
+
+def style_bar(layer: Image, colormap: str) -> None:
+    """Place napari's colour bar of a layer, which is not shown yet, and give it colours."""
+    bar = layer.colorbar
+    bar.position, bar.box = "top_right", True
+    bar.size, bar.font_size = (16.0, 140.0), 9.0
+    bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
+    use_colormap(layer, colormap)
+
+
+def use_colormap(layer: Image, colormap: str) -> None:
+    """Give the colour bar of a layer the colours of our maps."""
+    name = f"cpnn {colormap}"
+    if layer.colormap.name != name:
+        layer.colormap = Colormap(painting.color_table(colormap), name=name)
 
 
 def slot_of(shown: Shown) -> str:

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from napari.utils.colormaps import Colormap
 
 from napari_cpnn import painting
 from napari_cpnn.geometry import Grid
@@ -14,7 +13,7 @@ from napari_cpnn.ui.canvas import MapLines, Painted
 from napari_cpnn.ui.explore.gene_places import GenePlaces
 from napari_cpnn.ui.explore.hatching import Hatching
 from napari_cpnn.ui.explore.outline_layer import OutlineLayer
-from napari_cpnn.ui.explore.overlay import SLOTS, Overlay, slot_of
+from napari_cpnn.ui.explore.overlay import SLOTS, Overlay, slot_of, style_bar, use_colormap
 from napari_cpnn.ui.explore.placing import add_below, keep_above, lift_above, place, transform_events
 from napari_cpnn.ui.explore.still_shown import is_known
 from napari_cpnn.ui.explore.strength import Strength
@@ -211,10 +210,7 @@ class Overlays:
         overlay.layer.events.contrast_limits.connect(self._limits_dragged)
         overlay.layer.events.opacity.connect(self._opacity_dragged)
         if overlay.shown.has_range:
-            bar = overlay.layer.colorbar
-            bar.position, bar.box = "top_right", True
-            bar.size, bar.font_size = (16.0, 140.0), 9.0
-            bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
+            style_bar(overlay.layer, self._state.look.colormap)
 
     def _put_away(self) -> None:
         """Hide all layers, or remove them with their slide."""
@@ -256,11 +252,9 @@ class Overlays:
             mode = "linear" if look.is_smooth(overlay.shown) else "nearest"
             if overlay.layer.interpolation2d != mode:
                 overlay.layer.interpolation2d = mode
-            name = f"cpnn {look.colormap}"
             if overlay.shown.has_range:
                 overlay.layer.colorbar.visible = look.legend and not overlay.bar_is_due
-            if overlay.shown.has_range and overlay.layer.colormap.name != name:
-                overlay.layer.colormap = Colormap(painting.color_table(look.colormap), name=name)
+                use_colormap(overlay.layer, look.colormap)
         finally:
             self._setting = False
 

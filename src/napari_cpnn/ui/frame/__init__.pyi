@@ -59,6 +59,7 @@ from .tour import Tour as Tour
 from .tour import TourStep as TourStep
 from .warm_up import WARM_UP as WARM_UP
 from .warm_up import imports as imports
+from .when_still import WhenStill as WhenStill
 from .words import gene_note as gene_note
 from .words import gene_scores as gene_scores
 from .words import genes_by_trust as genes_by_trust

@@ -172,14 +172,15 @@ class SlideSwitch:
 
     def _make_offer(self) -> None:
         """Offer the Explore dock once, unless it is open; always for a slide without pixel size."""
-        from napari_cpnn.ui.viewer import ready_for_explore
+        from napari_cpnn.ui.viewer import draw_ahead, ready_for_explore
 
         viewer, layers = self._viewer(), self._opened[:]
         self._opened.clear()
         layers = [] if viewer is None else [layer for layer in layers if layer in viewer.layers]
-        if not layers or self._state.is_open("Explore"):
+        if viewer is None or not layers or self._state.is_open("Explore"):
             return
         ready_for_explore()
+        draw_ahead(viewer)
         layer = layers[-1]
         sized = mpp_of_layer(layer) is not None
         if sized and self._offered:

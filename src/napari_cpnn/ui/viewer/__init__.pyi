@@ -23,6 +23,7 @@ from .preferences import read_preferences as read_preferences
 from .preferences import use_colors as use_colors
 from .preferences import wants_tour as wants_tour
 from .readiness import GetReady as GetReady
+from .readiness import draw_ahead as draw_ahead
 from .readiness import ready_for_explore as ready_for_explore
 from .reference import LabelColumn as LabelColumn
 from .reference import Reference as Reference

@@ -1,15 +1,25 @@
-"""What is made ready beside the event loop: for the first dock once a slide is there, then for the others."""
+"""What is made ready for later actions: for the first dock once a slide is there, then for the others.
+
+Most of it is done beside the event loop. Shaders can be compiled in the window's thread only, so this is done piece by
+piece while the window is at rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import QObject
 from superqt.utils import qdebounced
 
-from napari_cpnn.ui.frame import WARM_UP, imports
+from napari_cpnn.ui.frame import WARM_UP, WhenStill, imports
 from napari_cpnn.ui.viewer.preferences import wants_tour
-from napari_cpnn.ui.viewer.state import ExploreState
+from napari_cpnn.ui.viewer.state import ExploreState, state_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
 
 _REST_MS = 1000  # the dock is drawn before anything else is made ready
 _MOST_TURNS = 60
@@ -34,21 +44,46 @@ def ready_for_more() -> None:
     )
 
 
+_DRAWING_AHEAD: WeakKeyDictionary[Any, WhenStill] = WeakKeyDictionary()
+
+
+def draw_ahead(viewer: ViewerModel) -> WhenStill | None:
+    """Have shaders of the docks compiled while the window of a viewer is at rest, once; without a window do nothing."""
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    window = getattr(viewer, "window", None)
+    if viewer not in _DRAWING_AHEAD and window is not None:
+        main = window._qt_window  # noqa: SLF001 -- napari has no public name for it
+        if not main.isVisible():
+            return None
+        seen, state = weakref.ref(viewer), state_of(viewer)
+
+        def steps() -> Iterator[str]:
+            from napari_cpnn.ui.explore import drawings_ahead  # loaded beside the event loop by now
+
+            viewer = seen()
+            return iter(()) if viewer is None else drawings_ahead(viewer)
+
+        _DRAWING_AHEAD[viewer] = WhenStill(main, steps, lambda: WARM_UP.is_running or _awaits_picture(state))
+    return _DRAWING_AHEAD.get(viewer)
+
+
 class GetReady:
     """Calls :func:`ready_for_more` soon, but not while a first picture is awaited, which it would delay.
 
     Parameters
     ----------
-    state
-        State of the viewer.
+    viewer, state
+        The viewer, for :func:`draw_ahead`, and its state.
     is_loading
         Returns whether a model is being loaded.
     parent
         Qt's owner of the timer.
     """
 
-    def __init__(self, state: ExploreState, is_loading: Callable[[], bool], parent: QObject) -> None:
-        self._state, self._is_loading, self._turns = state, is_loading, 0
+    def __init__(
+        self, viewer: ViewerModel, state: ExploreState, is_loading: Callable[[], bool], parent: QObject
+    ) -> None:
+        self._viewer, self._state, self._is_loading, self._turns = viewer, state, is_loading, 0
         self._look_later = qdebounced(self._look, timeout=_REST_MS, parent=parent)
 
     def __call__(self) -> None:
@@ -65,13 +100,17 @@ class GetReady:
             self._look_later()
         else:
             ready_for_more()
+            draw_ahead(self._viewer)
 
     def _awaits_picture(self) -> bool:
-        state, mapper = self._state, self._state.mapper
-        if mapper is None:
-            return self._is_loading() or (state.model is not None and state.slide is not None)
-        progress = mapper.progress()
-        return progress.running and not progress.idle and progress.done == 0
+        return (self._state.mapper is None and self._is_loading()) or _awaits_picture(self._state)
+
+
+def _awaits_picture(state: ExploreState) -> bool:
+    if state.mapper is None:
+        return state.model is not None and state.slide is not None
+    progress = state.mapper.progress()
+    return progress.running and not progress.idle and progress.done == 0
 
 
 def _make_colors() -> None:
