@@ -162,13 +162,17 @@ def provenance_of(slide: Slide, model: CPNN, arithmetic: str) -> dict[str, Any]:
     }
 
 
-def describe(slide: Slide, model: CPNN, grid: Grid, arithmetic: str) -> dict[str, Any]:
-    """Provenance of a map, as JSON-ready dictionary."""
-    return {**provenance_of(slide, model, arithmetic), "stride_um": grid.stride_um}
+def describe(slide: Slide, model: CPNN, grid: Grid, arithmetic: str, *, reduced: bool = False) -> dict[str, Any]:
+    """Provenance of a map, as JSON-ready dictionary; ``reduced``: patches are read from reduced levels."""
+    facts = {**provenance_of(slide, model, arithmetic), "stride_um": grid.stride_um}
+    return {**facts, "reduced_tiles": True} if reduced else facts
 
 
 def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: MappingSettings, arithmetic: str) -> MapStore:
-    """Open the disk cache of a live map, keyed by everything that its values depend on."""
+    """Open the disk cache of a live map, keyed by everything that its values depend on.
+
+    ``slide``: as its patches are read, since a slide with reduced levels has another identity.
+    """
     folder = folder_of("maps", settings.cache_dir or None)
     parts = {
         **describe(slide, model, cmap.grid, arithmetic),

@@ -142,7 +142,7 @@ def _told(mapper: LiveMapper, through: Iterator[list[Done]]) -> Generator[list[D
 @contextlib.contextmanager
 def _readers(mapper: LiveMapper, lanes: Sequence[Lane], n_batches: int) -> Iterator[tuple[PatchRing, list[RingReader]]]:
     """A ring of slots, in memory that a GPU copies from, and what fills it."""
-    settings, slide, spec = mapper.settings, mapper.slide, mapper.predictor.model.patch
+    settings, slide, spec = mapper.settings, mapper.read_slide, mapper.predictor.model.patch
     under_way = sum(lane.depth for lane in lanes) + 1
     device = mapper.predictor.device
     wanted = min(n_processes(slide, settings, device.type, len(lanes) / n_visible_gpus()), n_batches)

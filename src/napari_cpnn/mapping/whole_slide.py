@@ -129,11 +129,11 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
         raise MappingError("int8 is chosen on the patches of one computer; map on a cluster in another precision.")
     patches = in_blocks(cmap, np.flatnonzero(cmap.state == UNKNOWN))  # patches of a task are neighbours
     blocks = [patches[i : i + _TASK_PATCHES] for i in range(0, len(patches), _TASK_PATCHES)]
-    inputs = inputs_at(mapper.slide, model, mapper.predictor, settings.cache)
+    inputs = inputs_at(mapper.read_slide, model, mapper.predictor, settings.cache)
     shared = client.scatter((model, inputs.context), broadcast=True)
     futures = {
         client.submit(
-            _map_block, mapper.slide, shared, settings, cmap.grid.centers_um(cmap.unravel(block)), pure=False
+            _map_block, mapper.read_slide, shared, settings, cmap.grid.centers_um(cmap.unravel(block)), pure=False
         ): block
         for block in blocks
     }
