@@ -26,8 +26,8 @@ def decode_reduced(
 ) -> Pixels | None:
     """Decode a JPEG tile at ``1 / factor`` of its size.
 
-    libjpeg then computes means of ``factor`` x ``factor`` pixels from the coefficients of each block. Where chroma is
-    subsampled, its own pixels are taken, and not interpolated first.
+    libjpeg then computes means of ``factor`` x ``factor`` pixels from the coefficients of each block. Where chroma has
+    half the size, its own pixels are taken and not interpolated first; where it is half as wide only, it stays so.
 
     Parameters
     ----------
@@ -43,38 +43,36 @@ def decode_reduced(
     Returns
     -------
     numpy.ndarray or None
-        ``(height / factor, width / factor, 3)`` uint8; ``None`` for a tile that libjpeg cannot shrink.
-
-    Raises
-    ------
-    ValueError, OSError, SyntaxError, struct.error
-        If the data are damaged.
+        ``(height / factor, width / factor, 3)`` uint8; ``None`` for a tile that is damaged, or that libjpeg cannot
+        shrink (lossless JPEG). Decoding it whole tells which.
     """
-    with Image.open(io.BytesIO(_complete(data, tables, are_rgb=are_rgb)), formats=("JPEG",)) as image:
-        if image.size != (tile[1], tile[0]) or image.mode != "RGB":
-            return None
-        image.draft("RGB", (tile[1] // factor, tile[0] // factor))
-        if image.size != (tile[1] // factor, tile[0] // factor):
-            return None
-        pixels: Pixels = np.asarray(image)
-    return pixels
+    small = tile[1] // factor, tile[0] // factor
+    try:
+        stream = io.BytesIO(_complete(data, tables, are_rgb=are_rgb))
+        with Image.open(stream, formats=("JPEG",)) as image:
+            if image.size != (tile[1], tile[0]) or image.mode != "RGB":
+                return None
+            image.draft("RGB", small)
+            pixels: Pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, struct.error):
+        return None
+    return pixels if pixels.shape == (small[1], small[0], 3) else None
 
 
 def _complete(data: bytes, tables: bytes | None, *, are_rgb: bool) -> bytes:
     """Return a JPEG with the tables that it shares with other tiles, and a marker that tells its colours."""
-    scan = next(at for at, marker in _segments(data) if marker == _SCAN)
     parts = [data[:2], _ARE_RGB] if are_rgb else [data[:2]]
     for stream in (tables or b"", data):
         for at, marker in _segments(stream):
-            if marker in (_SCAN, _END):
-                break
-            if not (are_rgb and (marker in _APPLICATION or marker == _COMMENT)):
+            if marker == _SCAN:
+                parts.append(stream[at:])
+            elif not (are_rgb and (marker in _APPLICATION or marker == _COMMENT)):
                 parts.append(stream[at : at + 2 + struct.unpack_from(">H", stream, at + 2)[0]])
-    return b"".join([*parts, data[scan:]])
+    return b"".join(parts)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield offset and marker of the segments in front of the first scan, and of that itself."""
+    """Yield offset and marker of each segment, up to the first scan."""
     at = 2 if data else 0
     while at + 2 <= len(data):
         if data[at] != 0xFF:
@@ -83,8 +81,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         if marker == 0xFF:  # fill byte
             at += 1
             continue
+        if marker == _END:
+            return
         yield at, marker
-        if marker in (_SCAN, _END):
+        if marker == _SCAN:
             return
         at += 2 + int(struct.unpack_from(">H", data, at + 2)[0])
     if data:
