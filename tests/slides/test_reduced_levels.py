@@ -60,7 +60,7 @@ def test_pixels_are_means(tmp_path: Path, layout: dict[str, Any], factor: int):
     found, expected = found[: 192 // factor, : 128 // factor], expected[: 192 // factor, : 128 // factor]
     difference = found - expected
     # Chroma of half the size is not interpolated first (2, 2), or stays half as wide (2, 1): no colour changes by it.
-    limit, typical = {(2, 1): (32, 3), (2, 2): (12, 2)}.get(layout.get("subsampling", (1, 1)), (3, 1))
+    limit, typical = {(2, 1): (32, 6), (2, 2): (12, 2)}.get(layout.get("subsampling", (1, 1)), (3, 1))
     assert np.abs(difference).max() <= limit
     assert np.abs(difference).mean() < typical
     assert np.abs(difference.mean(axis=(0, 1))).max() < 0.5
@@ -150,7 +150,7 @@ def test_patches_lie_where_they_lay(slide: Slide, mpp: float):
     centers = np.round(centers / mpp) * mpp  # pixels of the patch are pixels of the reduced level
     before = PatchReader(slide, spec).read(centers)[0].astype(float)
     images, ok = PatchReader(slide.with_reduced_levels(), spec).read(centers)
-    moved = PatchReader(slide, spec).read(centers + [0, mpp])[0]
+    moved = PatchReader(slide, spec).read(centers + np.array([0, mpp]))[0]
     assert ok.all()
     assert np.abs(images - before).mean() < min(6.0, np.abs(moved - before).mean() / 2)
     assert abs(images.mean() - before.mean()) < 0.3
@@ -162,7 +162,7 @@ def test_bits_do_not_depend_on_the_grouping_or_the_process(slide: Slide):
     together, _ = PatchReader(view, spec).read(centers)
     one_by_one = [PatchReader(view, spec).read([center])[0][0] for center in centers]
     np.testing.assert_array_equal(together, one_by_one)
-    copy = pickle.loads(pickle.dumps(view))  # noqa: S301 -- our own
+    copy = pickle.loads(pickle.dumps(view))
     assert copy.identity == view.identity
     np.testing.assert_array_equal(PatchReader(copy, spec).read(centers)[0], together)
 
