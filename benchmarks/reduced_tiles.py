@@ -3,8 +3,8 @@
     python benchmarks/reduced_tiles.py [SLIDE ...] [--model breast-her2st] [--patches 300] [--rounds 7]
 
 Patches of tissue of each slide are read from its finest level, which is shrunk by the patch (*today*), and from levels
-that are decoded at a half, a quarter or an eighth (*reduced*), in turns; patches per second are of processor time, and
-medians. Then both kinds go through the model, torch in float32: *grey* is the mean deviation of pixels and its 99th
+that are decoded at a half, a quarter or an eighth (*reduced*), in turns; patches per second are of processor time,
+medians, of patches that touch. Then both kinds, of patches that overlap, go through the model, torch in float32: *grey* is the mean deviation of pixels and its 99th
 percentile, *features* the median correlation of the network's features over patches and the lowest, *genes* that of
 the predicted genes, and *shares* the largest deviation of a cell type's share and its 99th percentile. Beside it stand
 two deviations that nobody chose: *moved*, patches a quarter of a micrometre to the side, and *means*, a file of the
@@ -58,16 +58,15 @@ def tiled(path: Path, folder: Path, mpp: float) -> Path:
     return out
 
 
-def centres(slide: Slide, size_um: float, most: int) -> np.ndarray:
-    """Of patches of tissue that overlap by three quarters where there are few, block by block."""
-    grid = Grid.over(slide.shape[:2], slide.require_mappable(), size_um / 4)
+def centres(slide: Slide, stride_um: float, most: int) -> np.ndarray:
+    """Of at most so many patches of tissue, row by row."""
+    grid = Grid.over(slide.shape[:2], slide.require_mappable(), stride_um)
     cells = np.argwhere(find_tissue(slide).coverage(grid) >= 0.5)
     chosen = np.sort(np.random.default_rng(0).permutation(len(cells))[:most])
     return grid.centers_um(cells[chosen])
 
 
 def open_as(path: Path, kind: str) -> Slide:
-    """Of the file's levels alone: overviews would hide that a patch is shrunk."""
     slide = open_slide(path)
     return slide.with_reduced_levels() if kind == "reduced" else slide
 
@@ -117,12 +116,12 @@ def compare(path: Path, maps: Maps, most: int, rounds: int) -> tuple[list[str], 
     spec = maps.model.patch
     pyramid.COARSEST_SIDE_PX = 2**30  # no overviews
     with open_slide(path) as slide:
-        centers = centres(slide, spec.size_um, most)
+        touching, centers = (centres(slide, spec.size_um / parts, most) for parts in (1, 4))
         whole = slide.read_region(0, 0, *slide.shape[:2])
         mpp = slide.mpp
-    turns = [[rate(path, kind, spec, centers) for kind in ("today", "reduced")] for _ in range(rounds)]
+    turns = [[rate(path, kind, spec, touching) for kind in ("today", "reduced")] for _ in range(rounds)]
     before, now = (statistics.median(turn[i] for turn in turns) for i in (0, 1))
-    speed = [path.stem, f"{len(centers)}", f"{before:.0f}", f"{now:.0f}"]
+    speed = [path.stem, f"{len(touching)}", f"{before:.0f}", f"{now:.0f}"]
     speed.append(f"{statistics.median(b / a for a, b in turns):.2f}")
     ways = {}
     for kind in ("today", "reduced"):

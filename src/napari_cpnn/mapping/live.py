@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FLUSH_SECONDS = 2.0
 _FIRST_BATCH = 16
 
 
@@ -393,7 +392,7 @@ class LiveMapper:
         assert self.store is not None  # noqa: S101
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._stopped, _FLUSH_SECONDS)
+                self._condition.wait_for(lambda: self._stopped, self.store.pause_s)
                 if self._stopped:
                     return
             self._model.flush()

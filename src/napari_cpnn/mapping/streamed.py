@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 #: Fewer processes are not started by themselves, since as many threads do as well; nor are more.
 _LEAST_PROCESSES, _MOST_PROCESSES = 3, 32
-#: Between writes of the map to the cache, and between calls of what hears of the progress.
-_FLUSH_SECONDS, _REPORT_SECONDS = 2.0, 0.5
+#: Between calls of what hears of the progress.
+_REPORT_SECONDS = 0.5
 
 
 def is_streamed(mapper: LiveMapper, model: CPNN) -> bool:
@@ -109,7 +109,7 @@ def fill(mapper: LiveMapper, lanes: Sequence[Lane], on_progress: Callable[[MapPr
                 if done.prediction is not None:
                     pace.note(int(done.ok.sum()), done.seconds / len(lanes), settings.max_batch)
                 problem, n_done = problem or done.problem, n_done + len(done.ok)
-            if mapper.store is not None and time.monotonic() - flushed > _FLUSH_SECONDS:
+            if mapper.store is not None and time.monotonic() - flushed > mapper.store.pause_s:
                 mapper.store.flush()
                 flushed = time.monotonic()
             if time.monotonic() - reported > _REPORT_SECONDS:

@@ -34,8 +34,6 @@ ProgressHook = Callable[[MapProgress], None]
 
 #: Patches per task on a cluster: some tens of seconds on a CPU, and at most 1 MB of results.
 _TASK_PATCHES = 1024
-#: Between writes of a map that is computed on a cluster.
-_FLUSH_SECONDS = 2.0
 
 
 def predict_map(
@@ -147,7 +145,7 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
         if not ok.all():
             cmap.fail(block[~ok])
         done += len(block)
-        if mapper.store is not None and time.monotonic() - flushed > _FLUSH_SECONDS:
+        if mapper.store is not None and time.monotonic() - flushed > mapper.store.pause_s:
             mapper.store.flush()  # so that a run that is killed goes on from here
             flushed = time.monotonic()
         if on_progress:
