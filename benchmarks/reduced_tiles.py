@@ -4,11 +4,12 @@
 
 Patches of tissue of each slide are read from its finest level, which is shrunk by the patch (*today*), and from levels
 that are decoded at a half, a quarter or an eighth (*reduced*), in turns; patches per second are of processor time,
-medians, of patches that touch. Then both kinds, of patches that overlap, go through the model, torch in float32: *grey* is the mean deviation of pixels and its 99th
-percentile, *features* the median correlation of the network's features over patches and the lowest, *genes* that of
-the predicted genes, and *shares* the largest deviation of a cell type's share and its 99th percentile. Beside it stand
-two deviations that nobody chose: *moved*, patches a quarter of a micrometre to the side, and *means*, a file of the
-same pixels without coarser levels, of which overviews are means of 2 x 2 pixels.
+medians, of patches that touch. Then both kinds, of patches that overlap, go through the model, torch in float32:
+*grey* is the mean deviation of pixels and its 99th percentile, *features* the median correlation of the network's
+features over patches and the lowest, *genes* that of the predicted genes, and *shares* the largest deviation of a cell
+type's share and its 99th percentile. Beside it stand two deviations that nobody chose: *moved*, patches a quarter of a
+micrometre to the side, and *means*, the same pixels in a file without coarser levels, of which the overviews are means
+of 2 x 2 pixels. (A slide of more than 2,048 px that has no coarser level is read from such overviews today.)
 
 A plain picture (JPEG, PNG) is first written in tiles of 256 px (JPEG 85, chroma at half the size) as of half the
 patch's pixel size.
@@ -32,8 +33,13 @@ from napari_cpnn.errors import CpnnWarning
 from napari_cpnn.geometry import Grid
 from napari_cpnn.models import load_model
 from napari_cpnn.prediction import Predictor
-from napari_cpnn.slides import PatchReader, Slide, find_tissue, open_slide, pyramid
-from napari_cpnn.slides.pyramid import halve
+from napari_cpnn.slides import PatchReader, Slide, find_tissue, open_slide
+
+
+def means(pixels: np.ndarray, n: int) -> np.ndarray:
+    rows, cols = (side // n for side in pixels.shape[:2])
+    blocks = pixels[: rows * n, : cols * n].reshape(rows, n, cols, n, 3)
+    return (blocks.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
 
 
 def tiled(path: Path, folder: Path, mpp: float) -> Path:
@@ -42,7 +48,7 @@ def tiled(path: Path, folder: Path, mpp: float) -> Path:
         pixels = np.asarray(image.convert("RGB"))
     out = folder / f"{path.stem}.tif"
     with tifffile.TiffWriter(out) as tif:
-        for step, level in ((1, pixels), (4, halve(halve(pixels)))):
+        for step, level in ((1, pixels), (4, means(pixels, 4))):
             tif.write(
                 level,
                 tile=(256, 256),
@@ -114,7 +120,6 @@ class Maps:
 
 def compare(path: Path, maps: Maps, most: int, rounds: int) -> tuple[list[str], list[list[str]]]:
     spec = maps.model.patch
-    pyramid.COARSEST_SIDE_PX = 2**30  # no overviews
     with open_slide(path) as slide:
         touching, centers = (centres(slide, spec.size_um / parts, most) for parts in (1, 4))
         whole = slide.read_region(0, 0, *slide.shape[:2])
@@ -129,7 +134,7 @@ def compare(path: Path, maps: Maps, most: int, rounds: int) -> tuple[list[str], 
             ways[kind] = maps.of(PatchReader(slide, spec).read(centers)[0])
             if kind == "today":
                 ways["moved"] = maps.of(PatchReader(slide, spec).read(centers + np.array([0, 0.25]))[0])
-    flat = Slide.from_arrays([whole, halve(whole)], mpp)
+    flat = Slide.from_arrays([whole, means(whole, 2)], mpp)
     ways["means"] = maps.of(PatchReader(flat, spec).read(centers)[0])
     today = ways.pop("today")
     return speed, [maps.row(path.stem, way, today, other) for way, other in ways.items()]

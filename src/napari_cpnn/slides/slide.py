@@ -248,8 +248,8 @@ class Slide:
 
         Examples
         --------
-        >>> slide.downsamples, slide.with_reduced_levels().downsamples
-        ([(1.0, 1.0), (4.0, 4.0), (16.0, 16.0)], [(1.0, 1.0), (2.0, 2.0), (4.0, 4.0), (8.0, 8.0), (16.0, 16.0)])
+        >>> [down for down, _ in slide.downsamples], [down for down, _ in slide.with_reduced_levels().downsamples][:5]
+        ([1.0, 4.0, 16.0], [1.0, 2.0, 4.0, 8.0, 16.0])
         """
         pyramid = self._handles.pyramid()
         places = pyramid.places()
