@@ -53,9 +53,9 @@ def test_each_patch_once_neighbours_in_one_region_and_few_tiles_again(path: Path
         regions.append(1)
         return read_region(self, *box)
 
-    def counted_load(self, file, row, col, path):
+    def counted_load(self, file, row, col, path, factor=1):
         decoded[row, col] += 1
-        return load(self, file, row, col, path)
+        return load(self, file, row, col, path, factor)
 
     monkeypatch.setattr(PatchReader, "read", counted_read)
     monkeypatch.setattr(Slide, "read_region", counted_region)
@@ -95,9 +95,9 @@ def test_a_whole_slide_without_a_view_decodes_hardly_a_tile_twice(path: Path, mo
     decoded: Counter[tuple[int, int]] = Counter()
     load = tiff_tiles.Plane.load
 
-    def counted_load(self, file, row, col, path):
+    def counted_load(self, file, row, col, path, factor=1):
         decoded[row, col] += 1
-        return load(self, file, row, col, path)
+        return load(self, file, row, col, path, factor)
 
     monkeypatch.setattr(tiff_tiles, "_CACHE_BYTES", 80 * 3 * TILE**2)
     with open_slide(path) as slide, LiveMapper(slide, CountingModel().eval(), settings(cache=False)) as mapper:

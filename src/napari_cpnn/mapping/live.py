@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FLUSH_SECONDS = 2.0
 _FIRST_BATCH = 16
 
 
@@ -104,16 +103,17 @@ class LiveMapper:
         covered = self.tissue.coverage(self.grid) >= settings.tissue.min_coverage
         if not covered.any():
             raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
-        self.predictor = predictor_for(slide, model, self.tissue, settings)
-        facts = describe(slide, model, self.grid, self.predictor.arithmetic)
+        self.read_slide = slide.with_reduced_levels() if settings.reduced_tiles else slide  #: as patches are read
+        self.predictor = predictor_for(self.read_slide, model, self.tissue, settings)
+        facts = describe(slide, model, self.grid, self.arithmetic, reduced=self.read_slide is not slide)
         self.map = CompositionMap(self.grid, model.decoder(), covered, facts, model.trust, self.tissue)
-        self.store = open_cache(self.map, slide, model, settings, self.predictor.arithmetic) if settings.cache else None
+        self.store = open_cache(self.map, self.read_slide, model, settings, self.arithmetic) if settings.cache else None
         self.error: Exception | None = None
         #: Niceness of the threads on Linux; a viewer sets it before its first view.
         self.nice = 0
-        self._reader = PatchReader(slide, model.patch)
+        self._reader = PatchReader(self.read_slide, model.patch)
         kind = PREDICTORS.get(model.input_kind, IndependentPatches)
-        self._model = kind(slide, model, self.predictor, self.map, self.tissue, settings)
+        self._model = kind(self.read_slide, model, self.predictor, self.map, self.tissue, settings)
         self._scheduler = Scheduler(self.grid, self.map.lattice, settings, self._model.halo_um)
         self._wish = Wish()
         self._condition = threading.Condition()
@@ -279,8 +279,7 @@ class LiveMapper:
             if self._threads or self._stopped:
                 return
             loops = [self._plan_loop, *[self._read_loop] * self.settings.readers, self._model_loop]
-            if self.store is not None:
-                loops.append(self._store_loop)
+            loops += [] if self.store is None else [self._store_loop]
             self._threads = [
                 threading.Thread(
                     target=self._guard, args=(loop,), name=f"napari-cpnn {loop.__name__.strip('_')}", daemon=True
@@ -393,7 +392,7 @@ class LiveMapper:
         assert self.store is not None  # noqa: S101
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._stopped, _FLUSH_SECONDS)
+                self._condition.wait_for(lambda: self._stopped, self.store.pause_s)
                 if self._stopped:
                     return
             self._model.flush()

@@ -157,6 +157,7 @@ def tissue_features(
     """
     settings = settings or MappingSettings()
     predictor = predictor or Predictor(model, settings.device, settings.precision, engine=settings.engine)
+    slide = slide.with_reduced_levels() if settings.reduced_tiles else slide
     store = FeatureStore.of(slide, model, predictor.arithmetic, settings.cache)
     patches = np.flatnonzero(cmap.tissue)
     centers = cmap.grid.centers_um(cmap.unravel(patches))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
 
+#: Shortest and longest time between writes of a map, and how many times as long as a write it is.
+_PAUSES_S, _PAUSE_SHARE = (2.0, 10.0), 100.0
 #: Exceptions of reading a damaged store: checksums, JSON, names, shapes, missing files.
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, EOFError, FileNotFoundError, MappingError)
 
@@ -57,12 +60,16 @@ class MapStore:
     ----------
     problem
         One sentence if nothing can be stored any more, else ``None``.
+    pause_s
+        Seconds to wait before the next :meth:`flush`: so many that writing takes one percent of the time, between 2
+        and 10.
     """
 
     def __init__(self, cmap: CompositionMap, path: Path) -> None:
         self.map = cmap
         self.path = path
         self.problem: str | None = None
+        self.pause_s = _PAUSES_S[0]
         self._dirty: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
@@ -113,6 +120,7 @@ class MapStore:
                 dirty, self._dirty = self._dirty, set()
             if not dirty or self.problem:
                 return
+            began = time.monotonic()
             # Read the state before the values, so that values of all patches marked as done are written.
             state = self.map.stored_state()
             try:
@@ -122,6 +130,7 @@ class MapStore:
                         self._group[name][window] = array
             except Exception as error:  # noqa: BLE001 -- deleted or garbled under our hands: mapping goes on in memory
                 self._stop_storing(error)
+            self.pause_s = float(np.clip(_PAUSE_SHARE * (time.monotonic() - began), *_PAUSES_S))
 
     def _stop_storing(self, error: Exception) -> None:
         reason = reason_of(error.__cause__ if isinstance(error.__cause__, OSError) else error).rstrip(".")
@@ -162,13 +171,17 @@ def provenance_of(slide: Slide, model: CPNN, arithmetic: str) -> dict[str, Any]:
     }
 
 
-def describe(slide: Slide, model: CPNN, grid: Grid, arithmetic: str) -> dict[str, Any]:
-    """Provenance of a map, as JSON-ready dictionary."""
-    return {**provenance_of(slide, model, arithmetic), "stride_um": grid.stride_um}
+def describe(slide: Slide, model: CPNN, grid: Grid, arithmetic: str, *, reduced: bool = False) -> dict[str, Any]:
+    """Provenance of a map, as JSON-ready dictionary; ``reduced``: patches are read from reduced levels."""
+    facts = {**provenance_of(slide, model, arithmetic), "stride_um": grid.stride_um}
+    return {**facts, "reduced_tiles": True} if reduced else facts
 
 
 def open_cache(cmap: CompositionMap, slide: Slide, model: CPNN, settings: MappingSettings, arithmetic: str) -> MapStore:
-    """Open the disk cache of a live map, keyed by everything that its values depend on."""
+    """Open the disk cache of a live map, keyed by everything that its values depend on.
+
+    ``slide``: as its patches are read, since a slide with reduced levels has another identity.
+    """
     folder = folder_of("maps", settings.cache_dir or None)
     parts = {
         **describe(slide, model, cmap.grid, arithmetic),

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 #: Fewer processes are not started by themselves, since as many threads do as well; nor are more.
 _LEAST_PROCESSES, _MOST_PROCESSES = 3, 32
-#: Between writes of the map to the cache, and between calls of what hears of the progress.
-_FLUSH_SECONDS, _REPORT_SECONDS = 2.0, 0.5
+#: Between calls of what hears of the progress.
+_REPORT_SECONDS = 0.5
 
 
 def is_streamed(mapper: LiveMapper, model: CPNN) -> bool:
@@ -109,7 +109,7 @@ def fill(mapper: LiveMapper, lanes: Sequence[Lane], on_progress: Callable[[MapPr
                 if done.prediction is not None:
                     pace.note(int(done.ok.sum()), done.seconds / len(lanes), settings.max_batch)
                 problem, n_done = problem or done.problem, n_done + len(done.ok)
-            if mapper.store is not None and time.monotonic() - flushed > _FLUSH_SECONDS:
+            if mapper.store is not None and time.monotonic() - flushed > mapper.store.pause_s:
                 mapper.store.flush()
                 flushed = time.monotonic()
             if time.monotonic() - reported > _REPORT_SECONDS:
@@ -142,7 +142,7 @@ def _told(mapper: LiveMapper, through: Iterator[list[Done]]) -> Generator[list[D
 @contextlib.contextmanager
 def _readers(mapper: LiveMapper, lanes: Sequence[Lane], n_batches: int) -> Iterator[tuple[PatchRing, list[RingReader]]]:
     """A ring of slots, in memory that a GPU copies from, and what fills it."""
-    settings, slide, spec = mapper.settings, mapper.slide, mapper.predictor.model.patch
+    settings, slide, spec = mapper.settings, mapper.read_slide, mapper.predictor.model.patch
     under_way = sum(lane.depth for lane in lanes) + 1
     device = mapper.predictor.device
     wanted = min(n_processes(slide, settings, device.type, len(lanes) / n_visible_gpus()), n_batches)

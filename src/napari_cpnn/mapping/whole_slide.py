@@ -34,8 +34,6 @@ ProgressHook = Callable[[MapProgress], None]
 
 #: Patches per task on a cluster: some tens of seconds on a CPU, and at most 1 MB of results.
 _TASK_PATCHES = 1024
-#: Between writes of a map that is computed on a cluster.
-_FLUSH_SECONDS = 2.0
 
 
 def predict_map(
@@ -129,11 +127,11 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
         raise MappingError("int8 is chosen on the patches of one computer; map on a cluster in another precision.")
     patches = in_blocks(cmap, np.flatnonzero(cmap.state == UNKNOWN))  # patches of a task are neighbours
     blocks = [patches[i : i + _TASK_PATCHES] for i in range(0, len(patches), _TASK_PATCHES)]
-    inputs = inputs_at(mapper.slide, model, mapper.predictor, settings.cache)
+    inputs = inputs_at(mapper.read_slide, model, mapper.predictor, settings.cache)
     shared = client.scatter((model, inputs.context), broadcast=True)
     futures = {
         client.submit(
-            _map_block, mapper.slide, shared, settings, cmap.grid.centers_um(cmap.unravel(block)), pure=False
+            _map_block, mapper.read_slide, shared, settings, cmap.grid.centers_um(cmap.unravel(block)), pure=False
         ): block
         for block in blocks
     }
@@ -147,7 +145,7 @@ def _map_on_cluster(mapper: LiveMapper, model: CPNN, client: Any, on_progress: P
         if not ok.all():
             cmap.fail(block[~ok])
         done += len(block)
-        if mapper.store is not None and time.monotonic() - flushed > _FLUSH_SECONDS:
+        if mapper.store is not None and time.monotonic() - flushed > mapper.store.pause_s:
             mapper.store.flush()  # so that a run that is killed goes on from here
             flushed = time.monotonic()
         if on_progress:

@@ -20,6 +20,7 @@ from .card import read_card as read_card
 from .card import require_whole_file as require_whole_file
 from .checkpoint import load_model as load_model
 from .checkpoint import save_model as save_model
+from .chunks import CHUNK as CHUNK
 from .cpnn import CPNN as CPNN
 from .decoder import Decoder as Decoder
 from .decoder import Scale as Scale

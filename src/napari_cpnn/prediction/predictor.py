@@ -209,10 +209,14 @@ class Predictor:
         return features
 
     def _in_batches(self, images: npt.NDArray[np.uint8], function: _Step) -> tuple[Float32Array, ...]:
+        from napari_cpnn.models import CHUNK
+
         parts: list[tuple[Float32Array, ...]] = []
+        # The model on a CPU takes chunks of a batch; each is prepared just before, so that it is in the cache then.
+        most = CHUNK if self.device.type == "cpu" else len(images)
         start = 0
         while start < len(images):
-            step = min(len(images) - start, self.max_batch or len(images))
+            step = min(len(images) - start, self.max_batch or most, most)
             try:
                 parts.append(self._run(images, slice(start, start + step), function))
             except (RuntimeError, MemoryError) as error:

@@ -57,6 +57,11 @@ class MappingSettings(Settings):
     batch_seconds: float = setting(
         0.2, "target duration of a batch in seconds; short batches make the map follow the view"
     )
+    reduced_tiles: bool = setting(
+        False,
+        "decode JPEG tiles at a half, a quarter or an eighth of their size where patches would be shrunk by two or "
+        "more; reads such slides two to three times as fast, and changes maps a little",
+    )
     readers: int = setting(2, "threads that read patches")
     reader_processes: int = setting(
         0,

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from napari_cpnn.errors import SlideError
-from napari_cpnn.slides.backends.base import ByteLRU, Pixels, Source, background_value
+from napari_cpnn.slides.backends.base import ByteLRU, Pixels, ReducingSource, Source, background_value
 from napari_cpnn.untrusted import reading
 
 #: Overviews are added until the longer side of the coarsest level is at most this.
 COARSEST_SIDE_PX = 2048
 #: Chunk side of all levels.
 CHUNK_PX = 512
+#: Levels whose pixels differ by less than this in size are the same.
+_SAME = 1.05
 _OVERVIEW_CACHE_BYTES = 32 * 2**20
 # Around unreadable places, the readable parts are read in boxes of this side.
 _DAMAGE_PX = 128
@@ -61,6 +63,7 @@ class Pyramid:
 
     def __init__(self, source: Source, label: object = "the slide") -> None:
         self.source = source
+        self._reducing = source if isinstance(source, ReducingSource) else None
         self._label = label
         self.n_file_levels = len(source.info.level_shapes)
         self.shapes = overview_shapes(source.info.level_shapes)
@@ -77,11 +80,20 @@ class Pyramid:
         self.is_damaged = False
         self._n_read = self._n_failed = 0
 
-    def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        """Read a box of pixels inside a level; raise :class:`SlideError` if it cannot be read."""
+    def read(self, level: int, y: int, x: int, height: int, width: int, factor: int = 1) -> Pixels:
+        """Read a box of pixels inside a level, shrunk by ``factor``, see :meth:`places`.
+
+        Raises
+        ------
+        SlideError
+            If it cannot be read.
+        """
         if level < self.n_file_levels:
             with reading(self._label, SlideError, "the file may be damaged."):
-                pixels = self.source.read(level, y, x, height, width)
+                if factor == 1 or self._reducing is None:
+                    pixels = self.source.read(level, y, x, height, width)
+                else:
+                    pixels = self._reducing.read_reduced(level, factor, y, x, height, width)
             self._n_read += 1
             return pixels
         info = self.source.info
@@ -96,10 +108,29 @@ class Pyramid:
                 out[y0 - y : y1 - y, x0 - x : x1 - x] = chunk[y0 - top : y1 - top, x0 - left : x1 - left]
         return out
 
-    def read_shown(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+    def places(self) -> list[tuple[int, int]]:
+        """Return level and factor of every level that can be had, finest first, and each in the cheapest way.
+
+        Between levels of the file, and in place of overviews, are levels that are shrunk while they are decoded.
+        """
+        found = [(level, 1) for level in range(self.n_file_levels)]
+        for level in range(self.n_file_levels if self._reducing is not None else 0):
+            following = self._down(level + 1, 1) if level + 1 < self.n_file_levels else math.inf
+            found += [(level, f) for f in self._factors(level) if self._down(level, f) * _SAME < following]
+        coarsest = max(self._down(*place) for place in found)
+        found += [(n, 1) for n in range(self.n_file_levels, len(self.shapes)) if self._down(n, 1) > coarsest * _SAME]
+        return sorted(found, key=lambda place: self._down(*place))
+
+    def _down(self, level: int, factor: int) -> float:
+        return max(self.downsamples[level]) * factor
+
+    def _factors(self, level: int) -> tuple[int, ...]:
+        return () if self._reducing is None else self._reducing.factors(level)
+
+    def read_shown(self, level: int, y: int, x: int, height: int, width: int, factor: int = 1) -> Pixels:
         """Read as :meth:`read`, but return grey for unreadable pixels and set :attr:`is_damaged`."""
         try:
-            return self.read(level, y, x, height, width)
+            return self.read(level, y, x, height, width, factor)
         except SlideError:
             self._n_failed += 1
             if self._n_failed > _MOST_FAILURES and not self._n_read:
@@ -113,7 +144,7 @@ class Pyramid:
         else:
             cut = width // 2
             boxes = ((y, x, height, cut), (y, x + cut, height, width - cut))
-        return np.concatenate([self.read_shown(level, *box) for box in boxes], axis=0 if height >= width else 1)
+        return np.concatenate([self.read_shown(level, *box, factor) for box in boxes], axis=0 if height >= width else 1)
 
     def _overview_chunk(self, level: int, row: int, col: int) -> Pixels:
         number = level - self.n_file_levels

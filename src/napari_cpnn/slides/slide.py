@@ -89,6 +89,7 @@ class Slide:
         self.path = handles.path
         self.name = name
         self.backend = handles.backend
+        self._places = [(level, 1) for level in range(len(pyramid.shapes))]  # level and factor of the pyramid
         self.level_shapes = list(pyramid.shapes)
         self.downsamples = list(pyramid.downsamples)
         self.shape = (*pyramid.shapes[0], info.channels)
@@ -201,7 +202,8 @@ class Slide:
             self._check_present()
             pyramid = self._handles.pyramid()
             read = pyramid.read_shown if shown else pyramid.read
-            pixels = read(level, y0, x0, y1 - y0, x1 - x0)
+            number, factor = self._places[level]
+            pixels = read(number, y0, x0, y1 - y0, x1 - x0, factor)
             if pixels.shape[:2] == (height, width):
                 # Pixels may be a view of the source's cache; the caller gets its own array.
                 return pixels if pixels.flags.owndata and pixels.flags.c_contiguous else np.array(pixels, order="C")
@@ -229,6 +231,36 @@ class Slide:
         """Return the same slide with another pixel size, sharing the open file."""
         other = copy.copy(self)
         other.mpp = None if mpp is None else as_mpp(mpp)
+        return other
+
+    def with_reduced_levels(self) -> Slide:
+        """Return the same slide with levels between those of the file, sharing the open file.
+
+        Tiles in JPEG can be decoded at a half, a quarter or an eighth of their size, which is faster than to decode
+        and shrink them. The pixels are the means of 2 x 2, 4 x 4 or 8 x 8, as in overviews, but for chroma that the
+        file has at half the size. Patches that would be shrunk from a level twice as fine or finer are then read
+        from such levels; that changes maps a little, so the slide has another :attr:`identity`.
+
+        Returns
+        -------
+        Slide
+            This slide if there are no such levels: its tiles are not in JPEG, or the file has all of them.
+
+        Examples
+        --------
+        >>> [down for down, _ in slide.downsamples], [down for down, _ in slide.with_reduced_levels().downsamples][:5]
+        ([1.0, 4.0, 16.0], [1.0, 2.0, 4.0, 8.0, 16.0])
+        """
+        pyramid = self._handles.pyramid()
+        places = pyramid.places()
+        if all(factor == 1 for _, factor in places):
+            return self
+        other = copy.copy(self)
+        other._levels, other._places = None, places  # noqa: SLF001
+        shapes = [pyramid.shapes[level] for level, _ in places]
+        other.level_shapes = [(h // f, w // f) for (h, w), (_, f) in zip(shapes, places, strict=True)]
+        other.downsamples = [(pyramid.downsamples[n][0] * f, pyramid.downsamples[n][1] * f) for n, f in places]
+        other.identity = content_identity((self.identity, "reduced levels"), b"")
         return other
 
     def require_mappable(self) -> Mpp:

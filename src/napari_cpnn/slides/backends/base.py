@@ -95,6 +95,17 @@ class Source(Protocol):
         """Release the file handles."""
 
 
+@runtime_checkable
+class ReducingSource(Source, Protocol):
+    """A source that can decode a level at a half, a quarter or an eighth of its size for less than the whole."""
+
+    def factors(self, level: int) -> tuple[int, ...]:
+        """Return the factors by which a level can be shrunk, in ascending order; empty if it cannot."""
+
+    def read_reduced(self, level: int, factor: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """Read as :meth:`read`, in pixels of the level that is shrunk by ``factor``."""
+
+
 class Backend(Protocol):
     """Backend that opens slide files; see :mod:`napari_cpnn.slides.backends`."""
 

@@ -59,6 +59,12 @@ class TiffSource:
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         return self._tiles.read(level, y, x, height, width)
 
+    def factors(self, level: int) -> tuple[int, ...]:
+        return self._tiles.factors(level)
+
+    def read_reduced(self, level: int, factor: int, y: int, x: int, height: int, width: int) -> Pixels:
+        return self._tiles.read(level, y, x, height, width, factor)
+
     def is_blank(self, level: int, y: int, x: int, height: int, width: int) -> bool:
         return self._tiles.is_blank(level, y, x, height, width)
 

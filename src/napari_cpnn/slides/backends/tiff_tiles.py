@@ -17,10 +17,13 @@ import numpy.typing as npt
 from napari_cpnn.errors import SlideError
 from napari_cpnn.slides.backends.base import ByteLRU, Pixels, background_value, can_hold, over_white
 from napari_cpnn.slides.backends.codestreams import declared_size, require_jpeg_end
+from napari_cpnn.slides.backends.jpeg_reduced import FACTORS, LARGEST_TILE_PX, decode_reduced
 from napari_cpnn.untrusted import reason_of
 
+_RGB = 2  # value of the photometric tag
 #: Values of the compression tag.
 JPEG = frozenset((6, 7))
+_NEW_JPEG = 7
 _CACHE_BYTES = 64 * 2**20
 #: Strips and tiles are decoded as a whole, so they must fit in memory.
 MAX_TILE_BYTES = 2**31
@@ -131,6 +134,9 @@ class Plane:
         self._first = first
         self._offsets, self._counts = self._checked(offsets, counts, file_bytes, plain=frame.compression == 1)
         self._jpeg = int(frame.compression) in JPEG
+        self._factors = self._jpeg_factors(frame)
+        # As tifffile decides: without JFIF, components of an RGB page are not converted.
+        self._are_rgb = int(frame.photometric) == _RGB and not frame.is_jfif
         self._decode: Callable[..., Any] = frame.decode
         self._tables = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader}
         self._raw: np.dtype[Any] | None = None
@@ -186,21 +192,34 @@ class Plane:
         self._raw = np.dtype(frame.parent.byteorder + self.dtype.char)
         self._grid_to((rows, self.shape[1]))
 
+    def _jpeg_factors(self, frame: Any) -> tuple[int, ...]:
+        """Return the factors by which tiles can be shrunk while they are decoded."""
+        plain = self.kind == PlaneKind() and frame.is_tiled and self.dtype == np.uint8 and self.samples == 3
+        if not (plain and int(frame.compression) == _NEW_JPEG and self.tile[0] * self.tile[1] <= LARGEST_TILE_PX):
+            return ()
+        # Without remainder, so that pixels of neighbouring tiles join, and in an image of at least one pixel.
+        return tuple(f for f in FACTORS if not any(n % f for n in self.tile) and min(self.shape) >= f)
+
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """Factors that :meth:`load` takes besides one."""
+        return self._factors
+
     @property
     def end(self) -> int:
         """File offset after the last byte of pixel data."""
         return int((self._offsets + self._counts).max(initial=0))
 
-    def load(self, file: FileReader, row: int, col: int, path: Path) -> Pixels:
-        """Return the decoded tile ``(h, w, samples)``, or background where the file has none."""
+    def load(self, file: FileReader, row: int, col: int, path: Path, factor: int = 1) -> Pixels:
+        """Return the decoded tile ``(h, w, samples)``, shrunk by ``factor``, or background where the file has none."""
         index = row * self.grid[1] + col
         if not self.present[row, col]:
             white = np.asarray(background_value(self.dtype), self.dtype)
-            return np.broadcast_to(white, (*self.tile, self.channels))
+            return np.broadcast_to(white, (self.tile[0] // factor, self.tile[1] // factor, self.channels))
         count = int(self._counts[index])
         data = file.read(int(self._offsets[index]), count)
         try:
-            tile = self._decoded(data, index, count)
+            tile = self._decoded(data, index, count, factor)
         except Exception as error:  # decoders raise various exceptions on damaged data
             y, x = row * self.tile[0], col * self.tile[1]
             raise SlideError(
@@ -209,7 +228,7 @@ class Plane:
             ) from error
         return tile if self.separate else self.kind.shown(tile)
 
-    def _decoded(self, data: bytes, index: int, count: int) -> Pixels:
+    def _decoded(self, data: bytes, index: int, count: int, factor: int) -> Pixels:
         if len(data) < count:
             raise ValueError("the file is truncated")
         if self._raw is not None:
@@ -218,15 +237,28 @@ class Plane:
         if self._jpeg:
             require_jpeg_end(data)
         self._require_size(data)
+        if factor > 1:
+            small = decode_reduced(data, self._tables["jpegtables"], self.tile, factor, are_rgb=self._are_rgb)
+            if small is not None:
+                return small
         segment, _, _ = self._decode(data, self._first + index, **self._tables)
         tile: Pixels = segment[0]
-        return tile
+        return tile if factor == 1 else _mean(tile, factor)
 
     def _require_size(self, data: bytes) -> None:
         """Check the declared size of a compressed tile; the last strip may be shorter or padded."""
         size = declared_size(data)
         if size is not None and size[0] * size[1] > 4 * self.tile[0] * self.tile[1] + 2**20:
             raise ValueError(f"a tile declares {size[1]} x {size[0]} px")
+
+
+def _mean(tile: Pixels, factor: int) -> Pixels:
+    """Return the means of ``factor`` x ``factor`` pixels of a tile ``(h, w, samples)`` uint8."""
+    rows, cols = (n // factor for n in tile.shape[:2])
+    blocks = tile[: rows * factor, : cols * factor].reshape(rows, factor, cols, factor, -1)
+    total = blocks.sum(axis=(1, 3), dtype=np.uint32)
+    small: Pixels = ((total + factor**2 // 2) // factor**2).astype(tile.dtype)
+    return small
 
 
 class TileReader:
@@ -249,9 +281,16 @@ class TileReader:
         self._cache = ByteLRU(_CACHE_BYTES)
         self._file = FileReader(path)
 
-    def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+    def factors(self, level: int) -> tuple[int, ...]:
+        """Return the factors by which :meth:`read` can shrink a level while it is decoded."""
+        planes = self._levels[level]
+        return planes[0].factors if len(planes) == 1 else ()
+
+    def read(self, level: int, y: int, x: int, height: int, width: int, factor: int = 1) -> Pixels:
+        """Read a box, in pixels of the level that is shrunk by ``factor``, see :meth:`factors`."""
         parts = [
-            self._read_plane((level, p), plane, y, x, height, width) for p, plane in enumerate(self._levels[level])
+            self._read_plane((level, p, factor), plane, y, x, height, width)
+            for p, plane in enumerate(self._levels[level])
         ]
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         first = self._levels[level][0]
@@ -259,8 +298,8 @@ class TileReader:
             pixels = first.kind.joined.shown(pixels)
         return pixels[..., 0] if self._channels == 1 else pixels
 
-    def _read_plane(self, key: tuple[int, int], plane: Plane, y: int, x: int, height: int, width: int) -> Pixels:
-        tile_h, tile_w = plane.tile
+    def _read_plane(self, key: tuple[int, int, int], plane: Plane, y: int, x: int, height: int, width: int) -> Pixels:
+        tile_h, tile_w = plane.tile[0] // key[2], plane.tile[1] // key[2]
         out: Pixels | None = None
         for row in range(y // tile_h, (y + height - 1) // tile_h + 1):
             for col in range(x // tile_w, (x + width - 1) // tile_w + 1):
@@ -275,10 +314,10 @@ class TileReader:
             raise ValueError("an empty region was requested")
         return out
 
-    def _tile(self, key: tuple[int, int], plane: Plane, row: int, col: int) -> Pixels:
+    def _tile(self, key: tuple[int, int, int], plane: Plane, row: int, col: int) -> Pixels:
         tile = self._cache.get((*key, row, col))
         if tile is None:
-            tile = plane.load(self._file, row, col, self._path)
+            tile = plane.load(self._file, row, col, self._path, key[2])
             if plane.present[row, col]:
                 self._cache.put((*key, row, col), tile)
         return tile
