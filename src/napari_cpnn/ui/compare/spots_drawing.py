@@ -1,0 +1,231 @@
+"""The two ways of drawing spots in a layer: discs at their places, and a picture with a pixel for each of many bins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from napari.components.overlays import ZoomOverlay
+from napari.layers import Image, Points
+
+from napari_cpnn.arrays import BoolArray, FloatArray, IntArray
+from napari_cpnn.ui.layers import (
+    BINS_KEY,
+    BORDER,
+    BORDER_WIDTH,
+    PLAIN,
+    PLAIN_BYTES,
+    affine_of_bins,
+    bins_picture,
+    is_click,
+    points_look,
+)
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from napari_cpnn.spots import Bins
+
+_CHOSEN, _THICK = (1.0, 0.27, 0.0, 1.0), 0.22
+#: Of chosen bins, and of all others beside them: how opaque they are at least, and at most.
+_OPAQUE, _FAINT = 230, 60
+_BOX = "napari_cpnn_box_of_bins"
+
+Colors = npt.NDArray[np.float32] | None
+
+
+class Drawing(Protocol):
+    """A layer of spots; ``told`` hears which of them, ``(k,)``, the user has chosen in it."""
+
+    layer: Layer
+
+    def color(self, rgba: Colors) -> None:
+        """Colour the spots by ``(n, 4)``, or show only where they are."""
+
+    def mark(self, chosen: BoolArray) -> None:
+        """Highlight exactly the spots ``chosen (n,)``."""
+
+    def pick(self, on: bool) -> None:
+        """Let a box that the user drags in the layer choose spots, or move the view."""
+
+    def close(self) -> None:
+        """Let the layer go."""
+
+    def __len__(self) -> int:
+        """Return the number of spots, which the user can have changed."""
+
+
+class Discs:
+    """Points at their true diameter."""
+
+    def __init__(self, layer: Points, told: Callable[[IntArray], None]) -> None:
+        self.layer: Points = layer
+        self._told, self._setting = told, False
+        layer.selected_data.events.items_changed.connect(self._selected)
+
+    @classmethod
+    def new(cls, world: FloatArray, size: float, told: Callable[[IntArray], None], **keywords: Any) -> Discs:
+        """Return discs at ``world (n, 2)`` in a new layer."""
+        return cls(Points(world, **points_look(size), **keywords), told)
+
+    def place(self, world: FloatArray, size: float, units: Any) -> None:
+        """Move the discs to ``world (n, 2)``."""
+        layer = self.layer
+        layer.scale, layer.translate, layer.affine = (1.0, 1.0), (0.0, 0.0), np.eye(3)
+        layer.units = units
+        layer.data = world
+        layer.size = size
+
+    def __len__(self) -> int:
+        return len(self.layer.data)
+
+    def color(self, rgba: Colors) -> None:
+        """Colour the discs; napari uploads them for the layer's event, and again for that of its colours."""
+        with self.layer.events.face_color.blocker():
+            self.layer.face_color = np.array(PLAIN) if rgba is None else rgba
+
+    def mark(self, chosen: BoolArray) -> None:
+        """Give chosen discs a thick border."""
+        with self.layer.events.blocker_all():  # a single upload to the GPU, together with the colours
+            self.layer.border_width = np.where(chosen, _THICK, BORDER_WIDTH)
+        with self.layer.events.border_color.blocker():  # as of faces, see color
+            self.layer.border_color = np.where(chosen[:, None], _CHOSEN, BORDER).astype(np.float32)
+        if not self._setting and self.layer.selected_data:  # napari's own selection would mark other spots
+            self._setting = True
+            self.layer.selected_data = set()
+            self._setting = False
+
+    def pick(self, on: bool) -> None:
+        self.layer.mode = "select" if on else "pan_zoom"
+
+    def close(self) -> None:
+        self.layer.selected_data.events.items_changed.disconnect(self._selected)
+
+    def _selected(self, *_: Any) -> None:
+        """Tell which points the user has selected with napari's tools."""
+        if not self._setting:
+            self._setting = True
+            try:
+                self._told(np.array(sorted(self.layer.selected_data), dtype=np.intp))
+            finally:
+                self._setting = False
+
+
+class BinsPicture:
+    """Bins in an image with a pixel for each, which another gene recolours at once."""
+
+    def __init__(self, layer: Image, viewer: ViewerModel, told: Callable[[IntArray], None]) -> None:
+        self.layer: Image = layer
+        self._viewer, self._told = viewer, told
+        self._bins: Bins = layer.metadata[BINS_KEY]
+        self._bytes: npt.NDArray[np.uint8] | None = None
+        self._chosen = np.zeros(len(self), dtype=bool)
+
+    @classmethod
+    def new(
+        cls,
+        bins: Bins,
+        to_world: Callable[[FloatArray], FloatArray],
+        viewer: ViewerModel,
+        told: Callable[[IntArray], None],
+        **keywords: Any,
+    ) -> BinsPicture:
+        """Return a picture of bins in a new layer."""
+        picture = bins_picture(bins, to_world)
+        metadata = picture.pop("metadata") | keywords.pop("metadata")
+        return cls(Image(**picture, metadata=metadata, **keywords), viewer, told)
+
+    def place(self, bins: Bins, to_world: Callable[[FloatArray], FloatArray], units: Any) -> None:
+        """Draw bins at their places: others, or the same that were moved."""
+        layer = self.layer
+        layer.scale, layer.translate, layer.affine = (1.0, 1.0), (0.0, 0.0), affine_of_bins(bins, to_world)
+        layer.units = units
+        if bins is not self._bins:
+            self._bins, self._bytes = bins, None
+            self._chosen = np.zeros(len(self), dtype=bool)
+            layer.metadata[BINS_KEY] = bins
+            layer.data = bins.picture(self._shown())
+
+    def __len__(self) -> int:
+        return len(self._bins.pixels)
+
+    def color(self, rgba: Colors) -> None:
+        self._bytes = None if rgba is None else (rgba * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        self._draw()
+
+    def mark(self, chosen: BoolArray) -> None:
+        """Make chosen bins opaque, and all others faint; the colours stay those of the values."""
+        if not np.array_equal(chosen, self._chosen):
+            self._chosen = chosen
+            self._draw()
+
+    def pick(self, on: bool) -> None:
+        callbacks = self.layer.mouse_drag_callbacks
+        self.layer.mouse_pan = not on
+        if on and self._dragged not in callbacks:
+            callbacks.append(self._dragged)
+        elif not on and self._dragged in callbacks:
+            callbacks.remove(self._dragged)
+
+    def close(self) -> None:
+        self.pick(False)
+        self._viewer.canvas.overlays.pop(_BOX, None)
+
+    def _draw(self) -> None:
+        """Change the picture in place: another array would take ten times as long."""
+        self._bins.draw(self._shown(), self.layer.data)
+        self.layer.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def _shown(self) -> npt.NDArray[np.uint8]:
+        """Return the colours ``(n, 4)`` of all bins."""
+        colors = np.broadcast_to(PLAIN_BYTES, (len(self), 4)) if self._bytes is None else self._bytes
+        if not self._chosen.any():
+            return colors
+        alpha = colors[:, 3]
+        marked = np.where(self._chosen, np.maximum(alpha, _OPAQUE), np.minimum(alpha, _FAINT))
+        return np.column_stack([colors[:, :3], np.where(alpha > 0, marked, 0).astype(np.uint8)])
+
+    # -- choosing by mouse ---------------------------------------------------------------------------------
+
+    def _dragged(self, _layer: Any, event: Any) -> Generator[None, None, None]:
+        """Choose the bin that was clicked, or those in the box; with Shift or Ctrl change what is chosen."""
+        if event.button != 1 or len(event.dims_displayed) != 2:
+            return
+        more = "Shift" in event.modifiers or "Control" in event.modifiers
+        first, corner, box = np.asarray(event.position)[-2:], event.pos[::-1], self._box()
+        if (yield from is_click(event)):
+            found = self._at(first)
+        else:
+            while event.type == "mouse_move":
+                box.position, box.visible = (tuple(corner), tuple(event.pos[::-1])), True
+                yield
+            found = self._within(first, np.asarray(event.position)[-2:])
+        box.visible = False
+        chosen = found ^ self._chosen if more else found
+        self._told(np.flatnonzero(chosen))
+
+    def _box(self) -> ZoomOverlay:
+        """Return the box on the canvas, which looks like that of napari's zoom."""
+        overlays = self._viewer.canvas.overlays
+        if _BOX not in overlays:
+            overlays[_BOX] = ZoomOverlay(visible=False)
+        return overlays[_BOX]
+
+    def _at(self, world: FloatArray) -> BoolArray:
+        """Return which bins, ``(n,)``, are at a place: one or none."""
+        row, column = np.rint(self.layer.world_to_data(world)[-2:]).astype(int)
+        rows, columns = self._bins.shape
+        if not (0 <= row < rows and 0 <= column < columns):
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(self._bins.pixels == row * columns + column)
+
+    def _within(self, corner: FloatArray, opposite: FloatArray) -> BoolArray:
+        """Return which bins, ``(n,)``, have their centre in a rectangle of the world."""
+        frame = np.array([self.layer.data_to_world(point)[-2:] for point in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))])
+        at = np.stack(np.divmod(self._bins.pixels, self._bins.shape[1]), axis=1)
+        world = at @ (frame[1:] - frame[0]) + frame[0]
+        low, high = np.minimum(corner, opposite), np.maximum(corner, opposite)
+        return np.asarray(((world >= low) & (world <= high)).all(axis=1))
