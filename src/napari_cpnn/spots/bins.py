@@ -34,6 +34,8 @@ _SAME = 1.25
 _MAX_SKEW = 0.2
 #: Bins around the middle from which the lattice is found; then it is followed outwards.
 _FIRST = 2000
+#: About as many bins are enough for each of its steps.
+_ENOUGH = 20_000
 _OUTWARDS = 3.0
 
 
@@ -107,7 +109,7 @@ def bins_of(spots: AnnData, mpp: Mpp, diameter_um: float, at_least: int = MANY_B
     """
     if spots.n_obs < max(at_least, 4) or not diameter_um > 0 or is_of_cells(spots):
         return None
-    places = spatial_to_um(spots.obsm["spatial"], mpp)
+    places = np.ascontiguousarray(spatial_to_um(spots.obsm["spatial"], mpp))
     if not np.isfinite(places).all():
         return None
     array = array_coordinates(spots.obs)
@@ -135,10 +137,11 @@ def _placed(places: FloatArray, array: FloatArray | None, diameter_um: float) ->
     skew = abs(float(fitted[:2, 0] @ fitted[:2, 1])) / pitch**2
     if not (sides.max() <= _SAME * sides.min() and 1 / _SAME <= diameter_um / pitch <= _SAME and skew <= _MAX_SKEW):
         return None
-    away = places - (at @ fitted[:2, :2].T + fitted[:2, 2])
-    if np.square(away).sum(axis=1).max() > (_MAX_AWAY * pitch) ** 2:
+    down, right = at[:, 0], at[:, 1]
+    y, x = (places[:, i] - (down * fitted[i, 0] + right * fitted[i, 1] + fitted[i, 2]) for i in (0, 1))
+    if float((y * y + x * x).max()) > (_MAX_AWAY * pitch) ** 2:
         return None
-    pixels = at[:, 0] * shape[1] + at[:, 1]
+    pixels = down * shape[1] + right
     if np.bincount(pixels, minlength=n_pixels).max() > 1:
         return None
     return Bins(shape, pixels, fitted)
@@ -159,27 +162,24 @@ def _affine(at: IntArray | FloatArray, places: FloatArray) -> FloatArray | None:
 
 def _followed(places: FloatArray, diameter_um: float) -> FloatArray | None:
     """Return (row, column) of places ``(N, 2)`` on a square lattice, followed outwards from their middle."""
-    distances = np.linalg.norm(places - np.median(places, axis=0), axis=1)
-    order = np.argpartition(distances, min(_FIRST, len(places) - 1))
-    first = places[order[:_FIRST]]
+    middle = np.median(places, axis=0)
+    squares = np.square(places[:, 0] - middle[0]) + np.square(places[:, 1] - middle[1])
+    first = places[np.argpartition(squares, min(_FIRST, len(places) - 1))[:_FIRST]]
     steps = first[cKDTree(first).query(first, k=2)[1][:, 1]] - first
-    lengths = np.linalg.norm(steps, axis=1)
-    pitch = float(np.median(lengths))
+    pitch = float(np.median(np.linalg.norm(steps, axis=1)))
     if not 1 / _SAME <= diameter_um / max(pitch, 1e-9) <= _SAME:
         return None
     # Directions of neighbours are the same but for quarter turns, which four times the angle does not see.
     angle = float(np.angle(np.exp(4j * np.arctan2(steps[:, 1], steps[:, 0])).mean())) / 4
     axes = pitch * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    start, to_array = first[np.argmin(distances[order[:_FIRST]])], np.linalg.inv(axes).T
-    reach = 8 * pitch
-    far = float(np.linalg.norm(places - start, axis=1).max())
-    from_start = np.linalg.norm(places - start, axis=1)
-    while True:
-        inside = from_start <= reach
-        at = np.rint((places[inside] - start) @ to_array)
-        if len(at) < 4 or (fitted := _affine(at, places[inside])) is None:
+    start, to_array = places[np.argmin(squares)], np.linalg.inv(axes).T
+    reach, far = 8 * pitch, math.sqrt(float(squares.max()))
+    while reach < far:
+        inside = np.flatnonzero(squares <= reach**2)
+        near = places[inside[:: 1 + len(inside) // _ENOUGH]]
+        if len(near) < 4 or (fitted := _affine(np.rint((near - start) @ to_array), near)) is None:
             return None
         to_array, start = np.linalg.inv(fitted[:2, :2]).T, fitted[:2, 2]
-        if reach >= far:
-            return np.rint((places - start) @ to_array)
         reach *= _OUTWARDS
+    found: FloatArray = np.rint((places - start) @ to_array)
+    return found
