@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +67,12 @@ class Bins:
         """Replace the pixels of the bins in a ``picture`` of :attr:`shape` by their colours ``(N, 4)``."""
         as_numbers = np.ascontiguousarray(colors).view(np.uint32)[:, 0]
         picture.reshape(-1, 4).view(np.uint32)[self.pixels, 0] = as_numbers
+
+    def moved(self, dy: float, dx: float) -> Bins:
+        """Return the same bins some micrometres further down and to the right."""
+        affine = self.affine.copy()
+        affine[:2, 2] += dy, dx
+        return replace(self, affine=affine)
 
     def centers_um(self) -> FloatArray:
         """Return the centres of the pixels of all bins, ``(N, 2)`` slide micrometres ``(y, x)``."""
