@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from napari_cpnn.spots import Bins
 
 _CHOSEN, _THICK = (1.0, 0.27, 0.0, 1.0), 0.22
-#: Of chosen bins, and of all others beside them: how opaque they are at least, and at most.
-_OPAQUE, _FAINT = 230, 60
+#: Chosen bins are opaque, and orange by this part, as the borders of chosen discs; all others are at most so opaque.
+_ORANGE, _FAINT = 0.65, 60
 _BOX = "napari_cpnn_box_of_bins"
 
 Colors = npt.NDArray[np.float32] | None
@@ -157,7 +157,7 @@ class BinsPicture:
         self._draw()
 
     def mark(self, chosen: BoolArray) -> None:
-        """Make chosen bins opaque, and all others faint; the colours stay those of the values."""
+        """Make chosen bins orange with a tint of their own colour, and all others faint."""
         if not np.array_equal(chosen, self._chosen):
             self._chosen = chosen
             self._draw()
@@ -184,9 +184,12 @@ class BinsPicture:
         colors = np.broadcast_to(PLAIN_BYTES, (len(self), 4)) if self._bytes is None else self._bytes
         if not self._chosen.any():
             return colors
-        alpha = colors[:, 3]
-        marked = np.where(self._chosen, np.maximum(alpha, _OPAQUE), np.minimum(alpha, _FAINT))
-        return np.column_stack([colors[:, :3], np.where(alpha > 0, marked, 0).astype(np.uint8)])
+        colors = colors.copy()
+        np.minimum(colors[:, 3], _FAINT, out=colors[:, 3])
+        own = colors[self._chosen, :3].astype(np.float32)
+        colors[self._chosen, :3] = own + _ORANGE * (255 * np.array(_CHOSEN[:3], dtype=np.float32) - own)
+        colors[self._chosen, 3] = 255
+        return colors
 
     # -- choosing by mouse ---------------------------------------------------------------------------------
 
