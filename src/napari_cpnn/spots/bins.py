@@ -86,7 +86,7 @@ class Bins:
         return math.sqrt(abs(float(np.linalg.det(self.affine[:2, :2]))))
 
 
-def bins_of(spots: AnnData, mpp: Mpp, diameter_um: float, at_least: int = MANY_BINS) -> Bins | None:
+def bins_of(spots: AnnData, mpp: Mpp, diameter_um: float, at_least: int | None = None) -> Bins | None:
     """Return the lattice of spots that fill one, by their array coordinates or else by their positions.
 
     Parameters
@@ -98,7 +98,7 @@ def bins_of(spots: AnnData, mpp: Mpp, diameter_um: float, at_least: int = MANY_B
     diameter_um
         Size of a spot; bins are as big as the distance to the next.
     at_least
-        Number of spots from which it is worth it.
+        Number of spots from which it is worth it; by default :data:`MANY_BINS`.
 
     Returns
     -------
@@ -113,7 +113,8 @@ def bins_of(spots: AnnData, mpp: Mpp, diameter_um: float, at_least: int = MANY_B
     >>> bins_of(spots, (0.5, 0.5), 55.0) is None  # a Visium section
     True
     """
-    if spots.n_obs < max(at_least, 4) or not diameter_um > 0 or is_of_cells(spots):
+    fewest = MANY_BINS if at_least is None else at_least
+    if spots.n_obs < max(fewest, 4) or not diameter_um > 0 or is_of_cells(spots):
         return None
     places = np.ascontiguousarray(spatial_to_um(spots.obsm["spatial"], mpp))
     if not np.isfinite(places).all():
