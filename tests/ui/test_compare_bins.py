@@ -348,10 +348,15 @@ def test_bins_are_chosen_by_mouse_and_shown_in_the_dock(explore, wait, slide_pat
         # The colour bar is that of the spots, and does not change their colours.
         dock.quantities["difference"].click()
         bar = dock.spots_key
+        low, high = dock.controller.comparison.limits("difference")
         assert bar.title == f"spots: {gene} difference · log1p CP10k"
+        drawn = getattr(layer, "__wrapped__", layer)._overlays["napari_cpnn_spots_bar"]
+        assert drawn.visible
+        source = getattr(getattr(layer, "__wrapped__", layer), drawn.colormanager_attribute)
+        assert tuple(source.contrast_limits) == pytest.approx((low, high))
         assert tuple(layer.contrast_limits) == (0, 255)
         dock.quantities["measured"].click()
-        assert bar.title == ""
+        assert (bar.title, drawn.visible) == ("", False)
         # A box around some bins, by the mouse on the canvas.
         dock.pick.setChecked(True)
         assert viewer.layers.selection.active == layer

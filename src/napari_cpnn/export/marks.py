@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from shapely import Polygon
 from shapely.geometry import MultiPolygon
 
 from napari_cpnn.arrays import Float32Array, FloatArray
-from napari_cpnn.spots import Bins
 from napari_cpnn.texts import shown
+
+if TYPE_CHECKING:
+    from napari_cpnn.spots import Bins
 
 #: Maximum letters of the name of spots or of a region.
 MOST_LETTERS = 40

@@ -11,7 +11,6 @@ from napari_cpnn.errors import SpotsError
 from napari_cpnn.export.marks import Spots
 from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.painting import spot_colors
-from napari_cpnn.spots import bins_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,6 +56,8 @@ def measured_spots(
     >>> nc.to_figure(cmap, "both.png", "ERBB2", slide, marks=Marks((circles,))).name
     'both.png'
     """
+    from napari_cpnn.spots import bins_of
+
     mpp = slide.require_mappable()
     colors = spot_colors(values, limits, colormap)
     if len(colors) != spots.n_obs:

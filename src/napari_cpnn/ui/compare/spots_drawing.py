@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _CHOSEN, _THICK = (1.0, 0.27, 0.0, 1.0), 0.22
 #: Chosen bins are opaque, and orange by this part, as the borders of chosen discs; all others are at most so opaque.
 _ORANGE, _FAINT = 0.65, 60
+#: Bins whose colours become bytes in one go.
+_AT_A_TIME = 1 << 15
 _BOX = "napari_cpnn_box_of_bins"
 
 Colors = npt.NDArray[np.float32] | None
@@ -153,7 +155,7 @@ class BinsPicture:
         return len(self._bins.pixels)
 
     def color(self, rgba: Colors) -> None:
-        self._bytes = None if rgba is None else (rgba * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        self._bytes = None if rgba is None else _bytes_of(rgba)
         self._draw()
 
     def mark(self, chosen: BoolArray) -> None:
@@ -232,3 +234,12 @@ class BinsPicture:
         world = at @ (frame[1:] - frame[0]) + frame[0]
         low, high = np.minimum(corner, opposite), np.maximum(corner, opposite)
         return np.asarray(((world >= low) & (world <= high)).all(axis=1))
+
+
+def _bytes_of(rgba: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Return colours of 0 to 1 as bytes, rounded; in parts that fit the cache, which takes half the time."""
+    found = np.empty(rgba.shape, dtype=np.uint8)
+    for first in range(0, len(rgba), _AT_A_TIME):
+        part = slice(first, first + _AT_A_TIME)
+        np.add(rgba[part] * np.float32(255), np.float32(0.5), out=found[part], casting="unsafe")
+    return found

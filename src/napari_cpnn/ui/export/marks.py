@@ -8,7 +8,6 @@ import numpy as np
 from napari.layers import Image, Points
 
 from napari_cpnn.export import Marks, Spots
-from napari_cpnn.spots import Bins
 from napari_cpnn.ui.layers import BINS_KEY, OVERLAY_KEY, SPOTS_KEY, has_table, holds_regions, world_per_um, world_to_um
 from napari_cpnn.ui.regions import regions_of
 
@@ -49,6 +48,8 @@ def _spots_of(layer: Points, slide_layer: Layer, mpp: Mpp) -> Spots:
 
 
 def _bins_of(layer: Image, slide_layer: Layer, mpp: Mpp) -> Spots:
+    from napari_cpnn.spots import Bins
+
     drawn: Bins = layer.metadata[BINS_KEY]
     first, down, right = world_to_um(slide_layer, mpp, np.array([layer.data_to_world(point)[-2:] for point in _FRAME]))
     affine = np.eye(3)

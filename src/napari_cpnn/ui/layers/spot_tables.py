@@ -18,12 +18,13 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import LayerFrame, Mpp, spatial_to_um, um_to_spatial
-from napari_cpnn.spots import Bins, bins_of
 from napari_cpnn.ui.layers.slide_layers import BINS_KEY, MEASURE_KEY, OVERLAY_KEY, um_to_world, world_to_um
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from napari.layers import Layer
+
+    from napari_cpnn.spots import Bins
 
 TABLE_KEY = "adata"
 """Key of a layer's table in its metadata, as in napari-spatialdata."""
@@ -95,6 +96,8 @@ def drawing_of(
     slide
         Layer of their slide, if it is on screen, and the pixel size; without one they are drawn in pixels.
     """
+    from napari_cpnn.spots import bins_of
+
     layer, mpp = slide
     rows = drawn_rows(spots)
     known = mpp or (1.0, 1.0)

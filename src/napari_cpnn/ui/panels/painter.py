@@ -15,7 +15,6 @@ from napari_cpnn.errors import CpnnError, GenesError
 from napari_cpnn.geometry import Mpp, Rect, spatial_to_um
 from napari_cpnn.mapping import members_of
 from napari_cpnn.painting import AutoRange, Look, Painter, Range, Shown
-from napari_cpnn.spots import Bins, bins_of
 from napari_cpnn.ui.canvas import LINE_PX, kind_of_lines, lines_of, opacity_of_lines
 from napari_cpnn.ui.canvas import Painted as PaintedMap
 from napari_cpnn.ui.layers import DEFAULT_UM, diameter_um
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from napari_cpnn.geometry import Grid
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
+    from napari_cpnn.spots import Bins
     from napari_cpnn.ui.canvas import Drawn
 
 _KEY_COLORS = 256
@@ -224,6 +224,8 @@ class PanelPainter:
         return self._measured[key]
 
     def _spots(self, job: Job, look: Look, limits: Range) -> Painted:
+        from napari_cpnn.spots import bins_of
+
         slide, spots = job.slide, job.spots
         if slide is None or slide.mpp is None or spots is None:
             return Painted(note=job.missing)
