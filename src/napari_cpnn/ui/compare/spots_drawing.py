@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,43 +25,21 @@ from napari_cpnn.ui.layers import (
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer
 
     from napari_cpnn.spots import Bins
 
 _CHOSEN, _THICK = (1.0, 0.27, 0.0, 1.0), 0.22
 #: Chosen bins are opaque, and orange by this part, as the borders of chosen discs; all others are at most so opaque.
 _ORANGE, _FAINT = 0.65, 60
-#: Bins whose colours become bytes in one go.
+#: Bins whose colours become bytes at a time.
 _AT_A_TIME = 1 << 15
 _BOX = "napari_cpnn_box_of_bins"
 
 Colors = npt.NDArray[np.float32] | None
 
 
-class Drawing(Protocol):
-    """A layer of spots; ``told`` hears which of them, ``(k,)``, the user has chosen in it."""
-
-    layer: Layer
-
-    def color(self, rgba: Colors) -> None:
-        """Colour the spots by ``(n, 4)``, or show only where they are."""
-
-    def mark(self, chosen: BoolArray) -> None:
-        """Highlight exactly the spots ``chosen (n,)``."""
-
-    def pick(self, on: bool) -> None:
-        """Let a box that the user drags in the layer choose spots, or move the view."""
-
-    def close(self) -> None:
-        """Let the layer go."""
-
-    def __len__(self) -> int:
-        """Return the number of spots, which the user can have changed."""
-
-
 class Discs:
-    """Points at their true diameter."""
+    """Points at their true diameter; ``told`` hears which of them, ``(k,)``, the user has selected."""
 
     def __init__(self, layer: Points, told: Callable[[IntArray], None]) -> None:
         self.layer: Points = layer
@@ -82,15 +60,19 @@ class Discs:
         layer.size = size
 
     def __len__(self) -> int:
+        """Return the number of discs, which the user can have changed."""
         return len(self.layer.data)
 
     def color(self, rgba: Colors) -> None:
-        """Colour the discs; napari uploads them for the layer's event, and again for that of its colours."""
+        """Colour the discs by ``(n, 4)``, or show only where they are.
+
+        napari uploads them for the layer's event, and again for that of its colours.
+        """
         with self.layer.events.face_color.blocker():
             self.layer.face_color = np.array(PLAIN) if rgba is None else rgba
 
     def mark(self, chosen: BoolArray) -> None:
-        """Give chosen discs a thick border."""
+        """Give exactly the discs ``chosen (n,)`` a thick border."""
         with self.layer.events.blocker_all():  # a single upload to the GPU, together with the colours
             self.layer.border_width = np.where(chosen, _THICK, BORDER_WIDTH)
         with self.layer.events.border_color.blocker():  # as of faces, see color
@@ -101,9 +83,11 @@ class Discs:
             self._setting = False
 
     def pick(self, on: bool) -> None:
+        """Let a box that is dragged in the layer, or a click, select discs, or move the view."""
         self.layer.mode = "select" if on else "pan_zoom"
 
     def close(self) -> None:
+        """Let the layer go."""
         self.layer.selected_data.events.items_changed.disconnect(self._selected)
 
     def _selected(self, *_: Any) -> None:
@@ -117,7 +101,7 @@ class Discs:
 
 
 class BinsPicture:
-    """Bins in an image with a pixel for each, which another gene recolours at once."""
+    """Bins in an image with a pixel for each; has the methods of :class:`Discs`."""
 
     def __init__(self, layer: Image, viewer: ViewerModel, told: Callable[[IntArray], None]) -> None:
         self.layer: Image = layer
@@ -155,6 +139,7 @@ class BinsPicture:
         return len(self._bins.pixels)
 
     def color(self, rgba: Colors) -> None:
+        """Colour the bins by ``(n, 4)``, or show only where they are."""
         self._bytes = None if rgba is None else _bytes_of(rgba)
         self._draw()
 
@@ -165,6 +150,7 @@ class BinsPicture:
             self._draw()
 
     def pick(self, on: bool) -> None:
+        """Let a box that is dragged in the layer, or a click, choose bins, or move the view."""
         callbacks = self.layer.mouse_drag_callbacks
         self.layer.mouse_pan = not on
         if on and self._dragged not in callbacks:
@@ -173,6 +159,7 @@ class BinsPicture:
             callbacks.remove(self._dragged)
 
     def close(self) -> None:
+        """Let the layer go."""
         self.pick(False)
         self._viewer.canvas.overlays.pop(_BOX, None)
 
