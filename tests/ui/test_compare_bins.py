@@ -206,6 +206,15 @@ def test_bins_take_turns_with_spots_and_follow_the_slide(viewer):
     np.testing.assert_allclose(
         [spots.layer.data_to_world(divmod(int(p), 30)) for p in bins_in(moved).pixels], um_of(moved), atol=1e-3
     )
+    # The user turns the layer by napari's own handles: it goes back to its place.
+    for as_bins in (True, False, True):
+        spots.layer.rotate, spots.layer.translate = 30.0, (50.0, 9.0)
+        draw(spots, slide, moved, as_bins=as_bins)
+        first_bin = divmod(int(bins_in(moved).pixels[0]), 30) if as_bins else spots.layer.data[0]
+        np.testing.assert_allclose(spots.layer.data_to_world(first_bin), um_of(moved)[0], atol=1e-3)
+        spots.layer.rotate = 30.0
+        draw(spots, slide, moved, as_bins=as_bins)
+        np.testing.assert_allclose(spots.layer.data_to_world(first_bin), um_of(moved)[0], atol=1e-3)
     # The user removes the layer: it comes back with the next spots. Without a slide there is none.
     viewer.layers.remove(spots.layer)
     draw(spots, slide, table)
@@ -222,6 +231,8 @@ def test_what_our_reader_makes_of_bins_is_borrowed_and_given_back(viewer):
     assert has_table(layer)
     assert is_ours(layer)
     assert spots_of_layer(layer, slide, SLIDE) is table
+    channel = Image(layer.data[..., 0], metadata=layer.metadata)  # as of napari's own "Split RGB"
+    assert not has_table(channel)
     plain = layer.data.copy()
     spots = SpotsLayer(viewer)
     spots.borrow(layer)

@@ -179,7 +179,7 @@ class SpotsController:
         from napari_cpnn.spots import tables_of_run
 
         self.tasks.forget("spots")
-        self.table, self.source, self.fit, self._slide_of_spots = spots, source, None, None
+        self.table, self.source, self.fit, self._slide_of_spots, self._bins = spots, source, None, None, None
         self.state.measured = spots
         self.files = tuple(str(file) for file in (source, positions) if file is not None)
         library = None if spots is None else library_of(spots)

@@ -25,6 +25,7 @@ from napari_cpnn.ui.layers import (
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from napari.layers import Layer
 
     from napari_cpnn.spots import Bins
 
@@ -54,8 +55,7 @@ class Discs:
     def place(self, world: FloatArray, size: float, units: Any) -> None:
         """Move the discs to ``world (n, 2)``."""
         layer = self.layer
-        layer.scale, layer.translate, layer.affine = (1.0, 1.0), (0.0, 0.0), np.eye(3)
-        layer.units = units
+        _put(layer, np.eye(3), units)
         layer.data = world
         layer.size = size
 
@@ -127,8 +127,7 @@ class BinsPicture:
     def place(self, bins: Bins, to_world: Callable[[FloatArray], FloatArray], units: Any) -> None:
         """Draw bins at their places: others, or the same that were moved."""
         layer = self.layer
-        layer.scale, layer.translate, layer.affine = (1.0, 1.0), (0.0, 0.0), affine_of_bins(bins, to_world)
-        layer.units = units
+        _put(layer, affine_of_bins(bins, to_world), units)
         if bins is not self._bins:
             self._bins, self._bytes = bins, None
             self._chosen = np.zeros(len(self), dtype=bool)
@@ -221,6 +220,12 @@ class BinsPicture:
         world = at @ (frame[1:] - frame[0]) + frame[0]
         low, high = np.minimum(corner, opposite), np.maximum(corner, opposite)
         return np.asarray(((world >= low) & (world <= high)).all(axis=1))
+
+
+def _put(layer: Layer, affine: FloatArray, units: Any) -> None:
+    """Place a layer by a matrix alone, whatever the user has done to it."""
+    layer.scale, layer.translate, layer.rotate, layer.shear = (1.0, 1.0), (0.0, 0.0), 0.0, (0.0,)
+    layer.affine, layer.units = affine, units
 
 
 def _bytes_of(rgba: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from psygnal import Signal
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.ui.layers import BINS_KEY, DEFAULT_UM, SPOTS_KEY, um_to_world, world_per_um
+from napari_cpnn.ui.layers import DEFAULT_UM, SPOTS_KEY, holds_bins, um_to_world, world_per_um
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -60,7 +60,7 @@ class SpotsLayer:
         self.remove()
         if layer is not None:
             self._name_before = layer.name
-            is_picture = BINS_KEY in layer.metadata
+            is_picture = holds_bins(layer)
             self._drawing = BinsPicture(layer, self._viewer, self._told) if is_picture else Discs(layer, self._told)
 
     def place(
@@ -158,7 +158,7 @@ class SpotsLayer:
         """Let go of a layer that was removed, has another number of points, or is of the other kind."""
         if self._drawing is None:
             return
-        layer, is_picture = self._drawing.layer, BINS_KEY in self._drawing.layer.metadata
+        layer, is_picture = self._drawing.layer, holds_bins(self._drawing.layer)
         if layer not in self._viewer.layers or is_picture != (bins is not None):
             is_other_kind = self.is_borrowed and layer in self._viewer.layers
             self.remove()

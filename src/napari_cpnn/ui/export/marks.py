@@ -8,7 +8,16 @@ import numpy as np
 from napari.layers import Image, Points
 
 from napari_cpnn.export import Marks, Spots
-from napari_cpnn.ui.layers import BINS_KEY, OVERLAY_KEY, SPOTS_KEY, has_table, holds_regions, world_per_um, world_to_um
+from napari_cpnn.ui.layers import (
+    BINS_KEY,
+    OVERLAY_KEY,
+    SPOTS_KEY,
+    has_table,
+    holds_bins,
+    holds_regions,
+    world_per_um,
+    world_to_um,
+)
 from napari_cpnn.ui.regions import regions_of
 
 if TYPE_CHECKING:
@@ -26,7 +35,7 @@ def marks_on_screen(viewer: ViewerModel, slide_layer: Layer, mpp: Mpp) -> Marks:
         layer = getattr(proxy, "__wrapped__", proxy)
         if not layer.visible or OVERLAY_KEY in layer.metadata:
             continue
-        if BINS_KEY in layer.metadata:
+        if holds_bins(layer):
             spots.append(_bins_of(layer, slide_layer, mpp))
         elif isinstance(layer, Points) and (SPOTS_KEY in layer.metadata or has_table(layer)) and len(layer.data):
             spots.append(_spots_of(layer, slide_layer, mpp))

@@ -31,6 +31,7 @@ from .spot_tables import bins_picture as bins_picture
 from .spot_tables import diameter_um as diameter_um
 from .spot_tables import drawn_rows as drawn_rows
 from .spot_tables import has_table as has_table
+from .spot_tables import holds_bins as holds_bins
 from .spot_tables import holds_regions as holds_regions
 from .spot_tables import is_ours as is_ours
 from .spot_tables import points_look as points_look

@@ -59,8 +59,14 @@ def drawn_rows(spots: AnnData) -> IntArray:
 
 def has_table(layer: Layer) -> bool:
     """Return whether a layer has spots: points, shapes or a picture of bins with a table."""
-    is_drawing = type(layer).__name__ in ("Points", "Shapes") or BINS_KEY in layer.metadata
+    is_drawing = type(layer).__name__ in ("Points", "Shapes") or holds_bins(layer)
     return layer.metadata.get(TABLE_KEY) is not None and is_drawing
+
+
+def holds_bins(layer: Layer) -> bool:
+    """Return whether a layer is a picture of bins: not one of its channels, which napari gives the same metadata."""
+    bins = layer.metadata.get(BINS_KEY)
+    return bins is not None and getattr(layer, "rgb", False) and tuple(layer.data.shape) == (*bins.shape, 4)
 
 
 def holds_regions(layer: Layer) -> bool:
