@@ -21,7 +21,7 @@ from napari_cpnn.evaluation import compare_cells, score
 from napari_cpnn.ui.cells.colored import CellContent
 from napari_cpnn.ui.compare.dock import Compare
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
-from napari_cpnn.ui.layers.spot_tables import MOST_DRAWN, drawn_rows, points_of
+from napari_cpnn.ui.layers.spot_tables import MOST_DRAWN, drawing_of, drawn_rows
 
 
 @pytest.fixture
@@ -86,9 +86,10 @@ def test_of_very_many_cells_a_regular_part_is_drawn_and_the_rest_is_said():
     cells.uns["napari_cpnn"] = {}
     assert len(drawn_rows(cells)) == cells.n_obs  # bins have always been drawn
     cells.uns["napari_cpnn"] = {"of": "cells"}
-    keywords = points_of(cells, Path("outs"), "breast, cells", (None, (0.5, 0.5)))
+    data, keywords, kind = drawing_of(cells, Path("outs"), "breast, cells", (None, (0.5, 0.5)))
     assert keywords["name"] == f"breast, cells, {len(rows):,} of {cells.n_obs:,}"
-    np.testing.assert_allclose(keywords["data"], cells.obsm["spatial"][rows, ::-1] * 0.5, atol=0.3)
+    np.testing.assert_allclose(data, cells.obsm["spatial"][rows, ::-1] * 0.5, atol=0.3)
+    assert kind == "points"
 
 
 def test_drawn_points_stand_for_their_own_rows():

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.collections import EllipseCollection
+from matplotlib.image import AxesImage
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
+from matplotlib.transforms import Affine2D
 from shapely import Polygon, box
 
 from napari_cpnn.export.marks import MOST_LETTERS, Marks
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from shapely.geometry import MultiPolygon
 
+    from napari_cpnn.arrays import Float32Array
     from napari_cpnn.geometry import Rect
+    from napari_cpnn.spots import Bins
 
 _BORDER = (0.125, 0.125, 0.125, 1.0)
 
@@ -25,6 +29,9 @@ _BORDER = (0.125, 0.125, 0.125, 1.0)
 def draw_marks(axes: Axes, marks: Marks, rect: Rect, pt: float) -> None:
     """Draw the marks that touch a rectangle on axes in slide micrometres, with names of regions of ``pt`` points."""
     for spots in marks.spots:
+        if spots.bins is not None:
+            _draw_bins(axes, spots.bins, spots.colors)
+            continue
         half = spots.diameters_um / 2
         y, x = spots.centers_um[:, 0], spots.centers_um[:, 1]
         near = (y + half > rect.y0) & (y - half < rect.y1) & (x + half > rect.x0) & (x - half < rect.x1)
@@ -59,6 +66,18 @@ def draw_marks(axes: Axes, marks: Marks, rect: Rect, pt: float) -> None:
         axes.text(
             at.x, at.y, shown(name, MOST_LETTERS), fontsize=pt, ha="center", va="center", bbox=white, parse_math=False
         )
+
+
+def _draw_bins(axes: Axes, bins: Bins, colors: Float32Array) -> None:
+    """Draw bins as one picture of which each pixel is a square, at its place."""
+    rows, columns = bins.shape
+    picture = AxesImage(axes, interpolation="nearest", extent=(-0.5, columns - 0.5, rows - 0.5, -0.5), zorder=1)
+    picture.set_data(bins.picture(np.rint(np.clip(colors, 0, 1) * 255).astype(np.uint8)))
+    turned = bins.affine[[1, 0, 2]][:, [1, 0, 2]]  # from (column, row) to (x, y)
+    picture.set_transform(Affine2D(turned) + axes.transData)
+    picture.set_gid("spots")
+    axes.add_image(picture)
+    picture.set_clip_path(axes.patch)
 
 
 def path_of(outline: Polygon | MultiPolygon) -> Outline:

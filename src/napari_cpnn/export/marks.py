@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import numpy as np
 from shapely import Polygon
 from shapely.geometry import MultiPolygon
 
 from napari_cpnn.arrays import Float32Array, FloatArray
 from napari_cpnn.texts import shown
+
+if TYPE_CHECKING:
+    from napari_cpnn.spots import Bins
 
 #: Maximum letters of the name of spots or of a region.
 MOST_LETTERS = 40
@@ -16,7 +21,7 @@ MOST_LETTERS = 40
 
 @dataclass(frozen=True, eq=False)
 class Spots:
-    """Spots to be drawn as discs.
+    """Spots to be drawn as discs, or many bins as one picture.
 
     Parameters
     ----------
@@ -28,12 +33,20 @@ class Spots:
         ``(N, 4)`` RGBA in 0 to 1.
     name
         What the colours show.
+    bins
+        The lattice that the spots fill, in the same order: they are drawn as its squares.
     """
 
     centers_um: FloatArray
     diameters_um: FloatArray
     colors: Float32Array
     name: str = ""
+    bins: Bins | None = None
+
+    def moved(self, dy: float, dx: float) -> Spots:
+        """Return the same spots some micrometres further down and to the right."""
+        bins = None if self.bins is None else self.bins.moved(dy, dx)
+        return replace(self, centers_um=self.centers_um + np.array([dy, dx]), bins=bins)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +68,11 @@ class Marks:
     @property
     def note(self) -> str:
         """Return what the marks are, in one sentence; empty if there are none."""
-        parts = [f"circles: {shown(spots.name, MOST_LETTERS)}" for spots in self.spots if spots.name]
+        parts = [
+            f"{'circles' if spots.bins is None else 'squares'}: {shown(spots.name, MOST_LETTERS)}"
+            for spots in self.spots
+            if spots.name
+        ]
         parts += ["outlines: regions"] if self.outlines else []
         text = "; ".join(parts)
         return f"{text[0].upper()}{text[1:]}." if text else ""

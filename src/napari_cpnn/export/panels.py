@@ -142,7 +142,9 @@ def _drawn(panel: FigurePanel, shape: tuple[int, int], settings: FigureSettings)
     if panel.spots is None or panel.limits is None:
         return Panel(panel.title or "H&E", picture, _NO_KEY, marks=marks), ""
     bar = Bar(on_tissue(color_table(settings.colormap)), panel.limits, panel.unit)
-    return Panel(panel.title or panel.spots.name, picture, bar, marks=marks), "Circles: measured spots."
+    return Panel(panel.title or panel.spots.name, picture, bar, marks=marks), (
+        "Circles: measured spots." if panel.spots.bins is None else "Squares: measured bins."
+    )
 
 
 def _moved(panel: Panel, rect: Rect, to: Rect) -> Panel:
@@ -153,7 +155,7 @@ def _moved(panel: Panel, rect: Rect, to: Rect) -> Panel:
     from shapely.affinity import translate
 
     marks = panel.marks or Marks()
-    spots = tuple(dataclasses.replace(s, centers_um=s.centers_um + np.array([dy, dx])) for s in marks.spots)
+    spots = tuple(one.moved(dy, dx) for one in marks.spots)
     outlines = tuple((name, translate(outline, dx, dy)) for name, outline in marks.outlines)
     high, low = (None if o is None else translate(o, dx, dy) for o in (panel.high, panel.low))
     lines = None if panel.lines is None else panel.lines.moved(dy, dx)

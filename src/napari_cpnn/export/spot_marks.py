@@ -56,15 +56,18 @@ def measured_spots(
     >>> nc.to_figure(cmap, "both.png", "ERBB2", slide, marks=Marks((circles,))).name
     'both.png'
     """
+    from napari_cpnn.spots import bins_of
+
     mpp = slide.require_mappable()
     colors = spot_colors(values, limits, colormap)
     if len(colors) != spots.n_obs:
         raise SpotsError(f"There are {spots.n_obs:,} spots, but {len(colors):,} values.")
-    diameter = _DEFAULT_UM
+    diameter = 0.0
     for library in dict(spots.uns.get("spatial", {})).values():
         px = dict(library.get("scalefactors", {})).get("spot_diameter_fullres")
         if px is not None and np.isfinite(px):
             diameter = float(px) * float(np.sqrt(mpp[0] * mpp[1]))
             break
     centers = spatial_to_um(spots.obsm["spatial"], mpp)
-    return Spots(centers, np.full(len(centers), diameter), colors, name)
+    bins = bins_of(spots, mpp, diameter)
+    return Spots(centers, np.full(len(centers), diameter or _DEFAULT_UM), colors, name, bins)

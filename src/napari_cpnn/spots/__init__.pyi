@@ -4,6 +4,8 @@ from .array import ArrayFit as ArrayFit
 from .array import ArrayKind as ArrayKind
 from .array import array_coordinates as array_coordinates
 from .array import fit_array as fit_array
+from .bins import Bins as Bins
+from .bins import bins_of as bins_of
 from .fit import WARPED as WARPED
 from .fit import SpotFit as SpotFit
 from .fit import SpotFix as SpotFix

@@ -208,12 +208,17 @@ def neighbour_distance(pixels: FloatArray) -> float:
 
 def array_coordinates(obs: Any) -> FloatArray | None:
     """Return ``(N, 2)`` array coordinates (column, row) from ``obs``; None if absent, incomplete or not numeric."""
-    import pandas as pd
-
     for column, row in (("new_x", "new_y"), ("array_col", "array_row")):
         if column in obs and row in obs:
-            numbers = [pd.to_numeric(obs[name].astype(object), errors="coerce") for name in (column, row)]
+            numbers = [_as_numbers(obs[name]) for name in (column, row)]
             array = np.column_stack([np.asarray(values, dtype=np.float64) for values in numbers])
             if np.isfinite(array).all():
                 return array
     return None
+
+
+def _as_numbers(column: Any) -> Any:
+    """Return a column as numbers, NaN where it has none; quickly if they are numbers already, as those of bins."""
+    import pandas as pd
+
+    return column if pd.api.types.is_numeric_dtype(column) else pd.to_numeric(column.astype(object), errors="coerce")

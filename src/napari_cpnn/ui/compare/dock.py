@@ -178,7 +178,11 @@ class Compare(Dock):
         spots = self.controller.spots
         self.explore.setVisible(self.state.slide is None or self.state.model is None)
         layer = self.state.layer if spots.is_of_slide else None
-        self.spots_layer.place(layer, spots.mpp(), spots.centers_um(), spots.diameter_um(), spots.drawn_rows())
+        before = self.spots_layer.layer
+        places = spots.mpp(), spots.centers_um(), spots.diameter_um()
+        self.spots_layer.place(layer, *places, spots.drawn_rows(), spots.bins())
+        if self.spots_layer.layer is not before:
+            self.pick.setChecked(False)
         self._cells_changed()
         self._paint_spots()
 
@@ -204,7 +208,7 @@ class Compare(Dock):
         if layer is None:
             self.pick.setChecked(False)
             return
-        layer.mode = "select" if on else "pan_zoom"
+        self.spots_layer.pick(on)
         self.viewer.layers.selection.active = layer if on else self.state.layer
 
     # -- predicting ----------------------------------------------------------------------------------------

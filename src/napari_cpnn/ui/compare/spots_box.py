@@ -93,7 +93,7 @@ class SpotsBox(QWidget):
         self._hide_taken()
         self._taken = layer
         layer.visible = True
-        self.spots_layer.borrow(layer if is_ours(layer) and type(layer).__name__ == "Points" else None)
+        self.spots_layer.borrow(layer if is_ours(layer) else None)
         if is_ours(layer):
             source, spots = source_of(layer), spots_of_layer(layer, slide_layer, mpp)
             controller.use(controller.moved_as_before(spots, source), source, positions_of(layer))

@@ -22,7 +22,7 @@ from napari_cpnn.ui.viewer import ExploreState
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from napari_cpnn.spots import SpotFit, SpotFix, SpotsSource
+    from napari_cpnn.spots import Bins, SpotFit, SpotFix, SpotsSource
     from napari_cpnn.ui.frame import Background
 
 
@@ -73,6 +73,7 @@ class SpotsController:
         self.sources: list[SpotsSource] = []
         self.files: tuple[str, ...] = ()
         self.fit: SpotFit | None = None
+        self._bins: tuple[AnnData, Mpp, Bins | None] | None = None  # of the table for a pixel size
         self._slide_of_spots: tuple[str, bool] | None = None  # its identity, and whether they fit it
         self.tasks = Tasks(
             background, notify, lambda: message_of(self.state, self.table is not None, self.fit) or hint()
@@ -178,7 +179,7 @@ class SpotsController:
         from napari_cpnn.spots import tables_of_run
 
         self.tasks.forget("spots")
-        self.table, self.source, self.fit, self._slide_of_spots = spots, source, None, None
+        self.table, self.source, self.fit, self._slide_of_spots, self._bins = spots, source, None, None, None
         self.state.measured = spots
         self.files = tuple(str(file) for file in (source, positions) if file is not None)
         library = None if spots is None else library_of(spots)
@@ -254,6 +255,17 @@ class SpotsController:
     def drawn_rows(self) -> IntArray:
         """Return the rows ``(n,)`` of the spots that are drawn: all, but of very many cells a part."""
         return np.empty(0, np.intp) if self.table is None else drawn_rows(self.table)
+
+    def bins(self) -> Bins | None:
+        """Return the lattice of the spots if they are drawn as one picture, a pixel each."""
+        from napari_cpnn.spots import bins_of
+
+        table, mpp = self.table, self.mpp()
+        if table is None or mpp is None:
+            return None
+        if self._bins is None or self._bins[0] is not table or self._bins[1] != mpp:
+            self._bins = table, mpp, bins_of(table, mpp, self.diameter_um())
+        return self._bins[2]
 
     @property
     def noun(self) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.components.overlays import TextOverlay
+from napari.components.overlays import ColorBarOverlay, TextOverlay
+from napari.layers import Points
+from napari.layers.utils.color_manager import ColorManager
 from napari.utils.colormaps import Colormap
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from napari.components import ViewerModel
-    from napari.layers import Points
+    from napari.layers import Layer
 
 _TITLE = "napari_cpnn_spots_title"
+_BAR = "napari_cpnn_spots_bar"
 _CORNER = "bottom_left"  # the colour bar of the map is in another
 
 
@@ -28,11 +31,11 @@ class SpotsKey:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        self._layer: Points | None = None
+        self._layer: Layer | None = None
         self.title = ""
 
     def show(
-        self, layer: Points | None, table: npt.NDArray[np.float32], limits: tuple[float, float], title: str
+        self, layer: Layer | None, table: npt.NDArray[np.float32], limits: tuple[float, float], title: str
     ) -> None:
         """Show colours ``(n, 4)`` between two values."""
         if layer is not self._layer:
@@ -42,9 +45,12 @@ class SpotsKey:
         if self._layer is None:
             layer.events.visible.connect(self._update)
         self._layer, self.title = layer, title
-        layer.face_contrast_limits = limits
-        layer.face_colormap = Colormap(table, name="cpnn spots")
-        bar = layer.face_colorbar
+        bar, colormap = _bar_of(layer), Colormap(table, name="cpnn spots")
+        if isinstance(layer, Points):
+            layer.face_contrast_limits, layer.face_colormap = limits, colormap
+        else:
+            colors = getattr(layer, _BAR)
+            colors.contrast_limits, colors.continuous_colormap = limits, colormap
         bar.position, bar.box, bar.visible = _CORNER, True, True
         bar.size, bar.font_size = (16.0, 140.0), 9.0
         bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
@@ -60,7 +66,7 @@ class SpotsKey:
         layer, self._layer, self.title = self._layer, None, ""
         if layer is not None:
             layer.events.visible.disconnect(self._update)
-            layer.face_colorbar.visible = False
+            _bar_of(layer).visible = False
         self._update()
 
     def close(self) -> None:
@@ -75,3 +81,18 @@ class SpotsKey:
         overlays = self._viewer.canvas.overlays
         if _TITLE in overlays:
             overlays[_TITLE].visible = self._layer is not None and self._layer.visible
+
+
+def _bar_of(layer: Layer) -> ColorBarOverlay:
+    """Return the colour bar of a layer.
+
+    Points have one. That of an image takes its colours and limits from the image, whose RGB pixels they would change:
+    it gets one that takes them from an attribute of its own.
+    """
+    if isinstance(layer, Points):
+        return layer.face_colorbar
+    overlays = layer._overlays  # noqa: SLF001
+    if _BAR not in overlays:
+        setattr(layer, _BAR, ColorManager())
+        overlays[_BAR] = ColorBarOverlay(colormanager_attribute=_BAR)
+    return overlays[_BAR]

@@ -1,4 +1,4 @@
-"""Points layer of measured spots, at their true diameter, over the slide."""
+"""Layer of measured spots over the slide, at their true size."""
 
 from __future__ import annotations
 
@@ -10,30 +10,37 @@ from psygnal import Signal
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.ui.layers import DEFAULT_UM, SPOTS_KEY, um_to_world, world_per_um
+from napari_cpnn.ui.layers import DEFAULT_UM, SPOTS_KEY, holds_bins, um_to_world, world_per_um
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer, Points
+    from napari.layers import Layer
 
-_BORDER, _CHOSEN = (0.125, 0.125, 0.125, 1.0), (1.0, 0.27, 0.0, 1.0)
-_THIN, _THICK = 0.1, 0.22
-_PLAIN = np.array([1.0, 1.0, 1.0, 0.35])
+    from napari_cpnn.spots import Bins
+    from napari_cpnn.ui.compare.spots_drawing import BinsPicture, Discs
 
 
 class SpotsLayer:
-    """Layer of a dock's spots: created when there are spots, or borrowed from our reader."""
+    """Layer of a dock's spots: created when there are spots, or borrowed from our reader.
+
+    Spots are points; many bins are an image with a pixel for each.
+    """
 
     chosen = Signal(object)
     """Emitted with the rows ``(k,)`` of the spots that the user has selected in the layer."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        self.layer: Points | None = None
+        self._drawing: Discs | BinsPicture | None = None
         self._rows: IntArray = np.empty(0, dtype=np.intp)  # that are drawn, of all spots
+        self._n_spots = 0
         self._name_before = ""  # of a borrowed layer
-        self._setting = False
         viewer.layers.events.inserted.connect(self._stay_on_top)
+
+    @property
+    def layer(self) -> Layer | None:
+        """The layer in use."""
+        return None if self._drawing is None else self._drawing.layer
 
     @property
     def is_borrowed(self) -> bool:
@@ -44,14 +51,17 @@ class SpotsLayer:
         """Return the name of a layer without the quantity that it shows."""
         return self._name_before if layer is self.layer and self.is_borrowed else str(layer.name)
 
-    def borrow(self, layer: Points | None) -> None:
+    def borrow(self, layer: Layer | None) -> None:
         """Draw on a layer of our reader; ``None``: on a layer of our own again."""
+        from napari_cpnn.ui.compare.spots_drawing import BinsPicture, Discs
+
         if layer is self.layer and layer is not None:
             return
         self.remove()
         if layer is not None:
             self._name_before = layer.name
-            self._use(layer)
+            is_picture = holds_bins(layer)
+            self._drawing = BinsPicture(layer, self._viewer, self._told) if is_picture else Discs(layer, self._told)
 
     def place(
         self,
@@ -60,74 +70,70 @@ class SpotsLayer:
         centers_um: FloatArray,
         diameter_um: float,
         rows: IntArray | None = None,
+        bins: Bins | None = None,
     ) -> None:
-        """Draw spots at ``centers_um (N, 2)``, all or some ``rows`` of them; without any, remove a layer of our own."""
+        """Draw spots at ``centers_um (N, 2)``; without any, remove a layer of our own.
+
+        Parameters
+        ----------
+        rows
+            Those that are drawn; all by default.
+        bins
+            Their lattice, if all of them are drawn as one picture.
+        """
+        from napari_cpnn.ui.compare.spots_drawing import BinsPicture, Discs
+
         if slide_layer is None or mpp is None or not len(centers_um):
             if not self.is_borrowed:
                 self.remove()
             return
-        self._rows = np.arange(len(centers_um)) if rows is None else rows
-        world = um_to_world(slide_layer, mpp, centers_um[self._rows])
-        size = (diameter_um or DEFAULT_UM) * world_per_um(slide_layer, mpp)
-        if self.layer is not None and (self.layer not in self._viewer.layers or len(self.layer.data) != len(world)):
-            self.remove()
-        if self.layer is None:
-            from napari.layers import Points
+        self._n_spots = len(centers_um)
+        self._rows = np.arange(self._n_spots) if rows is None else rows
+        self._give_up_unsuitable(bins)
+        own: dict[str, Any] = {"name": "Spots", "units": slide_layer.units, "metadata": {SPOTS_KEY: True}}
+        drawing = self._drawing
+        if bins is not None:
 
-            selected = set(self._viewer.layers.selection)
-            layer = Points(
-                world,
-                size=size,
-                name="Spots",
-                border_width=_THIN,
-                border_color=np.array(_BORDER),
-                face_color=_PLAIN,
-                antialiasing=0,  # it widens the border by a pixel, which hides a spot on a whole slide
-                units=slide_layer.units,
-                metadata={SPOTS_KEY: True},
-            )
-            self._use(layer)
-            self._viewer.add_layer(layer)
-            self._viewer.layers.selection = selected  # the slide stays the active layer
+            def to_world(um: FloatArray) -> FloatArray:
+                return um_to_world(slide_layer, mpp, um)
+
+            if isinstance(drawing, BinsPicture):
+                drawing.place(bins, to_world, slide_layer.units)
+            else:
+                self._add(BinsPicture.new(bins, to_world, self._viewer, self._told, **own))
         else:
-            layer = self.layer
-            layer.scale, layer.translate, layer.affine = (1.0, 1.0), (0.0, 0.0), np.eye(3)
-            layer.units = slide_layer.units
-            layer.data = world
-            layer.size = size
-            self._stay_on_top()
+            world = um_to_world(slide_layer, mpp, centers_um[self._rows])
+            size = (diameter_um or DEFAULT_UM) * world_per_um(slide_layer, mpp)
+            if isinstance(drawing, Discs):
+                drawing.place(world, size, slide_layer.units)
+            else:
+                self._add(Discs.new(world, size, self._told, **own))
+        self._stay_on_top()
 
     def paint(self, rgba: npt.NDArray[np.float32], name: str) -> None:
         """Colour the spots that are drawn by ``rgba (n, 4)``, with the quantity in the layer's name."""
-        if self.layer is not None and len(rgba) == len(self.layer.data):
-            self._color(rgba)
-            self.layer.name = name if not self.is_borrowed else f"{self._name_before}: {name.removeprefix('Spots: ')}"
+        if self._drawing is not None and len(rgba) == len(self._drawing):
+            self._drawing.color(rgba)
+            quantity = f"{self._name_before}: {name.removeprefix('Spots: ')}"
+            self._drawing.layer.name = quantity if self.is_borrowed else name
 
     def forget_colors(self) -> None:
         """Show only the positions of the spots."""
-        if self.layer is not None:
-            self._color(_PLAIN)
-            self.layer.name = self._name_before or "Spots"
-
-    def _color(self, color: npt.NDArray[Any]) -> None:
-        """Colour the spots; napari uploads them for the layer's event, and again for that of its colours."""
-        if self.layer is not None:
-            with self.layer.events.face_color.blocker():
-                self.layer.face_color = color
+        if self._drawing is not None:
+            self._drawing.color(None)
+            self._drawing.layer.name = self._name_before or "Spots"
 
     def mark(self, rows: IntArray) -> None:
         """Highlight exactly these spots."""
-        if self.layer is None or not self._is_whole():
-            return
-        chosen = np.isin(self._rows, rows)
-        with self.layer.events.blocker_all():  # a single upload to the GPU, together with the colours
-            self.layer.border_width = np.where(chosen, _THICK, _THIN)
-        with self.layer.events.border_color.blocker():  # as of faces, see _color
-            self.layer.border_color = np.where(chosen[:, None], _CHOSEN, _BORDER).astype(np.float32)
-        if not self._setting and self.layer.selected_data:  # napari's own selection would mark other spots
-            self._setting = True
-            self.layer.selected_data = set()
-            self._setting = False
+        if self._drawing is not None and self._is_whole():
+            chosen = np.zeros(self._n_spots, dtype=bool)
+            chosen[rows] = True
+            self._drawing.mark(chosen[self._rows])
+
+    def pick(self, on: bool) -> None:
+        """Let a box that is dragged in the layer, or a click, select spots; off: it moves the view."""
+        if self._drawing is not None:
+            self._drawing.pick(on)
 
     def close(self) -> None:
         """Remove our layer for good, or give a borrowed one back."""
@@ -136,38 +142,50 @@ class SpotsLayer:
 
     def remove(self) -> None:
         """Remove our layer, or give a borrowed one back as it was, at its present position."""
-        layer, self.layer = self.layer, None
+        drawing, self._drawing = self._drawing, None
         name, self._name_before = self._name_before, ""
-        if layer is None:
+        if drawing is None:
             return
-        layer.selected_data.events.items_changed.disconnect(self._selected)
+        drawing.close()
         if name:
-            layer.name, layer.face_color = name, _PLAIN
-            layer.border_color, layer.border_width = np.array(_BORDER), _THIN
-        elif layer in self._viewer.layers:
-            self._viewer.layers.remove(layer)
+            drawing.mark(np.zeros(len(drawing), dtype=bool))
+            drawing.color(None)
+            drawing.layer.name = name
+        elif drawing.layer in self._viewer.layers:
+            self._viewer.layers.remove(drawing.layer)
 
-    def _use(self, layer: Points) -> None:
-        self.layer = layer
-        layer.selected_data.events.items_changed.connect(self._selected)
+    def _give_up_unsuitable(self, bins: Bins | None) -> None:
+        """Let go of a layer that was removed, has another number of points, or is of the other kind."""
+        if self._drawing is None:
+            return
+        layer, is_picture = self._drawing.layer, holds_bins(self._drawing.layer)
+        if layer not in self._viewer.layers or is_picture != (bins is not None):
+            is_other_kind = self.is_borrowed and layer in self._viewer.layers
+            self.remove()
+            if is_other_kind:  # bins that a thin plate has bent lie on no lattice: they are drawn on a layer of ours
+                layer.visible = False
+        elif not is_picture and not self._is_whole():
+            self.remove()
+
+    def _add(self, drawing: Discs | BinsPicture) -> None:
+        self._drawing = drawing
+        selected = set(self._viewer.layers.selection)
+        self._viewer.add_layer(drawing.layer)
+        self._viewer.layers.selection = selected  # the slide stays the active layer
 
     def _is_whole(self) -> bool:
-        """Return whether points and spots still correspond: the user can delete points."""
-        return self.layer is not None and len(self.layer.data) == len(self._rows)
+        """Return whether what is drawn and spots still correspond: the user can delete points."""
+        return self._drawing is not None and len(self._drawing) == len(self._rows)
 
-    def _selected(self, *_: Any) -> None:
-        """Highlight the spots that the user has selected with napari's tools."""
-        if self.layer is not None and not self._setting and self._is_whole():
-            self._setting = True
-            try:
-                rows = self._rows[np.array(sorted(self.layer.selected_data), dtype=np.intp)]
-                self.mark(rows)
-                self.chosen.emit(rows)
-            finally:
-                self._setting = False
+    def _told(self, drawn: IntArray) -> None:
+        """Highlight the spots that the user has selected, of those that are drawn."""
+        if self._is_whole():
+            rows = self._rows[drawn]
+            self.mark(rows)
+            self.chosen.emit(rows)
 
     def _stay_on_top(self, _event: Any = None) -> None:
         """Move the spots above overlays, which are added later."""
-        layers = self._viewer.layers
-        if self.layer is not None and self.layer in layers and layers[-1] != self.layer:
-            layers.move(layers.index(self.layer), len(layers))
+        layers, layer = self._viewer.layers, self.layer
+        if layer is not None and layer in layers and layers[-1] != layer:
+            layers.move(layers.index(layer), len(layers))

@@ -13,6 +13,7 @@ from napari_cpnn.slides import Slide
 from napari_cpnn.texts import shown
 from napari_cpnn.ui.frame import plain
 from napari_cpnn.ui.layers.slide_layers import (
+    BINS_KEY,
     LARGEST_TEXTURE,
     OVERLAY_KEY,
     SMALL_KEY,
@@ -129,7 +130,7 @@ def why_no_slide(viewer: ViewerModel) -> str:
 
 
 def _is_image(layer: Layer) -> bool:
-    is_ours = {OVERLAY_KEY, SMALL_KEY} & set(layer.metadata)
+    is_ours = {OVERLAY_KEY, SMALL_KEY, BINS_KEY} & set(layer.metadata)
     return bool(layer.visible and hasattr(layer, "rgb") and layer.ndim >= 2 and not is_ours)
 
 

@@ -9,7 +9,7 @@ from napari_cpnn.slides import open_slide
 from napari_cpnn.ui.frame import ask, run_with_live_window
 from napari_cpnn.ui.layers.reader import LayerData, slide_layer
 from napari_cpnn.ui.layers.slide_switch import current_switch
-from napari_cpnn.ui.layers.spot_tables import POSITIONS_KEY, points_of
+from napari_cpnn.ui.layers.spot_tables import POSITIONS_KEY, drawing_of
 from napari_cpnn.ui.viewer import explore_sample
 
 if TYPE_CHECKING:
@@ -63,6 +63,6 @@ def her2st() -> list[LayerData]:
     slide, spots, counts, positions = run_with_live_window(read, f"Opening her2st {SECTION}")
     if slide.path is not None:
         explore_sample(slide.path, MODEL, GENE)
-    keywords = points_of(spots, counts, f"her2st {SECTION}, spots", (None, slide.mpp))
+    data, keywords, kind = drawing_of(spots, counts, f"her2st {SECTION}, spots", (None, slide.mpp))
     keywords["metadata"][POSITIONS_KEY] = str(positions)
-    return [slide_layer(slide, f"her2st {SECTION}"), (keywords.pop("data"), keywords, "points")]
+    return [slide_layer(slide, f"her2st {SECTION}"), (data, keywords, kind)]

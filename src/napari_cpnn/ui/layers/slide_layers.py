@@ -34,6 +34,10 @@ LENS_KEY = "napari_cpnn_lens"
 
 MEASURE_KEY = "napari_cpnn_measurements"
 """Marks the Shapes layer of measured distances and areas, which are not regions."""
+
+BINS_KEY = "napari_cpnn_bins"
+"""Marks the layer of a picture of measured bins, a pixel each, which is not a slide; holds their lattice."""
+
 UNSIZED_KEY = "pixel_size_unknown"
 """Marks a slide of unknown pixel size that is in micrometres only to be in one unit with other layers."""
 
@@ -46,7 +50,11 @@ _FRAME = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 
 def is_slide_layer(layer: Layer) -> bool:
     """Return whether a layer can be a slide: a two-dimensional RGB(A) image of integers."""
-    if not getattr(layer, "rgb", False) or layer.ndim != 2 or {SMALL_KEY, LENS_KEY, OVERLAY_KEY} & set(layer.metadata):
+    if (
+        not getattr(layer, "rgb", False)
+        or layer.ndim != 2
+        or {SMALL_KEY, LENS_KEY, OVERLAY_KEY, BINS_KEY} & set(layer.metadata)
+    ):
         return False
     return np.issubdtype(np.dtype(level_arrays(layer)[0].dtype), np.integer)
 

@@ -1,14 +1,15 @@
 """Layers with a table of spots: those of our reader, and those of napari-spatialdata. No Qt here.
 
 Both keep the table in ``layer.metadata["adata"]``. Our reader's layer has a point per row (of very many
-cells, per :func:`drawn_rows`), at the positions in the table (``obsm["spatial"]``). That of napari-spatialdata has a
-shape or point per row of a SpatialData element; rows are matched by the instance key, and positions are those of the
-drawn shapes.
+cells, per :func:`drawn_rows`), or of many bins a pixel, at the positions in the table (``obsm["spatial"]``). That of
+napari-spatialdata has a shape or point per row of a SpatialData element; rows are matched by the instance key, and
+positions are those of the drawn shapes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,13 @@ import numpy as np
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.errors import SpotsError
 from napari_cpnn.geometry import LayerFrame, Mpp, spatial_to_um, um_to_spatial
-from napari_cpnn.ui.layers.slide_layers import MEASURE_KEY, OVERLAY_KEY, um_to_world, world_to_um
+from napari_cpnn.ui.layers.slide_layers import BINS_KEY, MEASURE_KEY, OVERLAY_KEY, um_to_world, world_to_um
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from napari.layers import Layer
+
+    from napari_cpnn.spots import Bins
 
 TABLE_KEY = "adata"
 """Key of a layer's table in its metadata, as in napari-spatialdata."""
@@ -38,6 +41,9 @@ SPOTS_KEY = "napari_cpnn_spots"
 #: Diameter of spots whose size is unknown, as of Visium.
 DEFAULT_UM = 55.0
 
+#: Colours of spots that show only their positions: face, and border with its width as a part of the diameter.
+PLAIN, BORDER, BORDER_WIDTH = (1.0, 1.0, 1.0, 0.35), (0.125, 0.125, 0.125, 1.0), 0.1
+PLAIN_BYTES = np.array([255, 255, 255, 89], dtype=np.uint8)
 
 #: Measured cells drawn at most: without a GPU, napari needs 5 s to colour a million points and 4 s for each frame.
 MOST_DRAWN = 50_000
@@ -52,8 +58,15 @@ def drawn_rows(spots: AnnData) -> IntArray:
 
 
 def has_table(layer: Layer) -> bool:
-    """Return whether a layer has spots: points or shapes with a table."""
-    return layer.metadata.get(TABLE_KEY) is not None and type(layer).__name__ in ("Points", "Shapes")
+    """Return whether a layer has spots: points, shapes or a picture of bins with a table."""
+    is_drawing = type(layer).__name__ in ("Points", "Shapes") or holds_bins(layer)
+    return layer.metadata.get(TABLE_KEY) is not None and is_drawing
+
+
+def holds_bins(layer: Layer) -> bool:
+    """Return whether a layer is a picture of bins: not one of its channels, which napari gives the same metadata."""
+    bins = layer.metadata.get(BINS_KEY)
+    return bins is not None and getattr(layer, "rgb", False) and tuple(layer.data.shape) == (*bins.shape, 4)
 
 
 def holds_regions(layer: Layer) -> bool:
@@ -77,8 +90,10 @@ def diameter_um(spots: AnnData, mpp: Mpp) -> float:
     return 0.0
 
 
-def points_of(spots: AnnData, source: Path, name: str, slide: tuple[Layer | None, Mpp | None]) -> dict[str, Any]:
-    """Return the keywords of the points layer of some spots, ``data`` included.
+def drawing_of(
+    spots: AnnData, source: Path, name: str, slide: tuple[Layer | None, Mpp | None]
+) -> tuple[Any, dict[str, Any], str]:
+    """Return the layer of some spots as data, keywords and kind: points, or an image of many bins.
 
     Parameters
     ----------
@@ -87,29 +102,76 @@ def points_of(spots: AnnData, source: Path, name: str, slide: tuple[Layer | None
     slide
         Layer of their slide, if it is on screen, and the pixel size; without one they are drawn in pixels.
     """
+    from napari_cpnn.spots import bins_of
+
     layer, mpp = slide
     rows = drawn_rows(spots)
-    spatial = np.asarray(spots.obsm["spatial"], dtype=np.float64)[rows]
+    known = mpp or (1.0, 1.0)
+    per_um: float = 1.0
     units: Any = ("um", "um")
     if mpp is None:
-        data, size, units = spatial[:, ::-1] - 0.5, diameter_um(spots, (1.0, 1.0)) or DEFAULT_UM, ("pixel", "pixel")
-    elif layer is None:
-        data = LayerFrame.of_slide(mpp).um_to_world(spatial_to_um(spatial, mpp))
-        size = diameter_um(spots, mpp) or DEFAULT_UM
-    else:
-        data, units = um_to_world(layer, mpp, spatial_to_um(spatial, mpp)), layer.units
-        size = (diameter_um(spots, mpp) or DEFAULT_UM) * world_per_um(layer, mpp)
-    return {
-        "data": data,
+        units = ("pixel", "pixel")
+    elif layer is not None:
+        per_um, units = world_per_um(layer, mpp), layer.units
+    diameter = diameter_um(spots, known)
+
+    def to_world(um: FloatArray) -> FloatArray:
+        if mpp is None:
+            return um - 0.5
+        return LayerFrame.of_slide(mpp).um_to_world(um) if layer is None else um_to_world(layer, mpp, um)
+
+    keywords: dict[str, Any] = {
         "name": name if len(rows) == spots.n_obs else f"{name}, {len(rows):,} of {spots.n_obs:,}",
-        "size": size,
         "units": units,
-        "border_width": 0.1,
-        "antialiasing": 0,  # it widens the border by a pixel, which hides a spot on a whole slide
-        "border_color": "#202020",
-        "face_color": np.array([1.0, 1.0, 1.0, 0.35]),
         "metadata": {TABLE_KEY: spots, SOURCE_KEY: str(source)},
     }
+    bins = bins_of(spots, known, diameter)
+    if bins is not None:
+        picture = bins_picture(bins, to_world)
+        keywords["metadata"] |= picture.pop("metadata")
+        return picture.pop("data"), keywords | picture, "image"
+    data = to_world(spatial_to_um(np.asarray(spots.obsm["spatial"])[rows], known))
+    return data, keywords | points_look((diameter or DEFAULT_UM) * per_um), "points"
+
+
+def points_look(size: Any) -> dict[str, Any]:
+    """Return the keywords of points for spots of a size that show only their positions."""
+    return {
+        "size": size,
+        "border_width": BORDER_WIDTH,
+        "border_color": np.array(BORDER),
+        "face_color": np.array(PLAIN),
+        "antialiasing": 0,  # it widens the border by a pixel, which hides a spot on a whole slide
+    }
+
+
+def bins_picture(bins: Bins, to_world: Callable[[FloatArray], FloatArray]) -> dict[str, Any]:
+    """Return the keywords of an image that shows only where bins are, ``data`` included.
+
+    Parameters
+    ----------
+    to_world
+        From slide micrometres ``(N, 2)`` to world coordinates; affine.
+    """
+    return {
+        "data": bins.picture(np.broadcast_to(PLAIN_BYTES, (len(bins.pixels), 4))),
+        "rgb": True,
+        "multiscale": False,
+        "interpolation2d": "nearest",
+        "blending": "translucent_no_depth",
+        "cache": False,
+        "affine": affine_of_bins(bins, to_world),
+        "metadata": {BINS_KEY: bins},
+    }
+
+
+def affine_of_bins(bins: Bins, to_world: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """Return the matrix ``(3, 3)`` that takes the pixels of a picture of bins to world coordinates."""
+    frame = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) @ bins.affine[:2, :2].T + bins.affine[:2, 2]
+    first, down, right = to_world(frame)
+    affine = np.eye(3)
+    affine[:2, 0], affine[:2, 1], affine[:2, 2] = down - first, right - first, first
+    return affine
 
 
 def spots_of_layer(layer: Layer, slide_layer: Layer | None, mpp: Mpp | None) -> AnnData:

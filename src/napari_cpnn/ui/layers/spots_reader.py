@@ -13,7 +13,7 @@ from napari_cpnn.spots import SpotsSource, estimate_mpp, find_slide, find_spots,
 from napari_cpnn.ui.frame import run_with_live_window
 from napari_cpnn.ui.layers.reader import LayerData, slide_layer
 from napari_cpnn.ui.layers.slide_layers import SMALL_KEY, is_slide_layer, mpp_of_layer, path_of
-from napari_cpnn.ui.layers.spot_tables import POSITIONS_KEY, SOURCE_KEY, points_of
+from napari_cpnn.ui.layers.spot_tables import POSITIONS_KEY, SOURCE_KEY, drawing_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,9 +31,10 @@ def get_spots_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
 
 
 def read_spot_layers(path: Paths) -> list[LayerData]:
-    """Read a points layer per section, and its slide if that is found and not on screen yet.
+    """Read a layer per section, and its slide if that is found and not on screen yet.
 
-    Without a slide, on screen or on disk, Space Ranger's small picture is shown.
+    A section is a layer of points, of many bins an image with a pixel for each. Without a slide, on screen or on disk,
+    Space Ranger's small picture is shown.
 
     Of a Visium HD run the largest bins are read; the Compare dock offers the others. Each library in a file, and each
     run in a folder, becomes a layer.
@@ -65,8 +66,7 @@ def layers_of(source: SpotsSource) -> list[LayerData]:
         layers += _small_picture(spots, source.name, mpp)
     if under is not None and mpp is None:  # the slide is in pixels, and so are the spots
         under = None
-    keywords = points_of(spots, source.path, source.name, (under, mpp))
-    return [*layers, (keywords.pop("data"), keywords, "points")]
+    return [*layers, drawing_of(spots, source.path, source.name, (under, mpp))]
 
 
 def _small_picture(spots: AnnData, name: str, mpp: Mpp | None) -> list[LayerData]:
@@ -123,17 +123,17 @@ def spots_layer_of(
     files
         File of the spots, and of their positions if it is another one; those that are known.
     slide
-        As for :func:`~napari_cpnn.ui.layers.spot_tables.points_of`.
+        As for :func:`~napari_cpnn.ui.layers.spot_tables.drawing_of`.
     """
     from napari.layers import Layer
 
     known = [file for file in files if file is not None]
-    keywords = points_of(spots, known[0] if known else Path(), name, slide)
+    data, keywords, kind = drawing_of(spots, known[0] if known else Path(), name, slide)
     if len(known) > 1:
         keywords["metadata"][POSITIONS_KEY] = str(known[1])
     if not known:
         keywords["metadata"][SOURCE_KEY] = ""
-    return Layer.create(keywords.pop("data"), keywords, "points")
+    return Layer.create(data, keywords, kind)
 
 
 def source_of(layer: Layer) -> Path | None:

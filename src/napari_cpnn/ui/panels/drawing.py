@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap
+from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap, QTransform
 from qtpy.QtWidgets import QWidget
 
 from napari_cpnn.geometry import Rect
@@ -16,6 +17,7 @@ from napari_cpnn.ui.panels.panel import Key, Painted
 from napari_cpnn.ui.panels.place import Place
 
 if TYPE_CHECKING:
+    from napari_cpnn.spots import Bins
     from napari_cpnn.ui.panels.tissue import Tissue
 
 _GLASS = QColor(245, 245, 245)
@@ -110,7 +112,10 @@ def draw_content(painter: QPainter, place: Place, content: Content, ratio: float
         painter.setOpacity(1.0)
     if painted.lines is not None and content.opacity > 0:
         draw_lines(painter, place, painted.lines)
-    _draw_spots(painter, place, painted)
+    if painted.bins is not None and image is not None:
+        _draw_bins(painter, place, painted.bins, image)
+    else:
+        _draw_spots(painter, place, painted)
 
 
 def _draw_tissue(painter: QPainter, place: Place, tissue: Tissue, ratio: float) -> None:
@@ -137,6 +142,18 @@ def _draw_spots(painter: QPainter, place: Place, painted: Painted) -> None:
     for k in near:
         painter.setBrush(QColor.fromRgbF(*(float(c) for c in painted.colors[k])))
         painter.drawEllipse(place.point(*painted.centers_um[k]), radius, radius)
+
+
+def _draw_bins(painter: QPainter, place: Place, bins: Bins, image: QImage) -> None:
+    """Draw bins as one picture of which each pixel is a square, at its place."""
+    frame = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) @ bins.affine[:2, :2].T + bins.affine[:2, 2]
+    first, down, right = (place.point(float(y), float(x)) for y, x in frame)
+    down, right = down - first, right - first
+    painter.save()
+    painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, on=bins.side_um * place.px_per_um < 1)
+    painter.setTransform(QTransform(right.x(), right.y(), down.x(), down.y(), first.x(), first.y()), combine=True)
+    painter.drawImage(QPointF(-0.5, -0.5), image)
+    painter.restore()
 
 
 def draw_pointer(painter: QPainter, at: QPointF) -> None:

@@ -41,7 +41,7 @@ def write_figure(rows: Sequence[Row], look: Look, marks: Marks | None, path: Pat
             if painted.centers_um is None or painted.colors is None:
                 raise ExportError(f"{title}: {painted.note or 'not painted yet'}.")
             sizes = np.full(len(painted.centers_um), painted.diameter_um)
-            spots = Spots(painted.centers_um, sizes, painted.colors, title)
+            spots = Spots(painted.centers_um, sizes, painted.colors, title, painted.bins)
         panels.append(
             FigurePanel(
                 job.slide,

@@ -12,7 +12,7 @@ import numpy as np
 from napari_cpnn import painting
 from napari_cpnn.arrays import BoolArray, Float32Array
 from napari_cpnn.errors import CpnnError, GenesError
-from napari_cpnn.geometry import Rect, spatial_to_um
+from napari_cpnn.geometry import Mpp, Rect, spatial_to_um
 from napari_cpnn.mapping import members_of
 from napari_cpnn.painting import AutoRange, Look, Painter, Range, Shown
 from napari_cpnn.ui.canvas import LINE_PX, kind_of_lines, lines_of, opacity_of_lines
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_cpnn.geometry import Grid
     from napari_cpnn.mapping import CompositionMap
     from napari_cpnn.slides import Slide
+    from napari_cpnn.spots import Bins
     from napari_cpnn.ui.canvas import Drawn
 
 _KEY_COLORS = 256
@@ -100,6 +101,7 @@ class PanelPainter:
         self._maps: dict[int, MapPainter] = {}
         self._ranges: dict[Hashable, AutoRange] = {}
         self._measured: dict[tuple[int, str], Float32Array] = {}
+        self._bins: dict[tuple[int, Mpp], Bins | None] = {}
 
     def paint(self, jobs: Sequence[Job], look: Look) -> tuple[list[Painted], list[Range | None]]:
         """Paint all panels, those of one group in one range; return the pictures and the ranges."""
@@ -130,6 +132,7 @@ class PanelPainter:
         maps, tables = {id(job.cmap) for job in jobs}, {id(job.spots) for job in jobs}
         self._maps = {key: one for key, one in self._maps.items() if key in maps}
         self._measured = {key: one for key, one in self._measured.items() if key[0] in tables}
+        self._bins = {key: one for key, one in self._bins.items() if key[0] in tables}
         wanted = {_range_key(job) for job in jobs}
         self._ranges = {key: one for key, one in self._ranges.items() if key in wanted}
 
@@ -221,18 +224,30 @@ class PanelPainter:
         return self._measured[key]
 
     def _spots(self, job: Job, look: Look, limits: Range) -> Painted:
+        from napari_cpnn.spots import bins_of
+
         slide, spots = job.slide, job.spots
         if slide is None or slide.mpp is None or spots is None:
             return Painted(note=job.missing)
         values = self.measured(job)
         table = painting.spot_colors(np.linspace(0, 1, _KEY_COLORS), (0, 1), look.colormap)
         key = Key(painting.on_tissue(table, look.opacity), limits, "log1p CP10k")
-        diameter = diameter_um(spots, slide.mpp) or DEFAULT_UM
+        known = diameter_um(spots, slide.mpp)
+        diameter, colors = known or DEFAULT_UM, painting.spot_colors(values, limits, look.colormap)
+        lattice = id(spots), slide.mpp
+        if lattice not in self._bins:
+            self._bins[lattice] = bins_of(spots, slide.mpp, known)
+        bins, rgba = self._bins[lattice], None
+        if bins is not None:
+            opaque = colors * np.concatenate([colors[:, 3:].repeat(3, axis=1), np.ones_like(colors[:, 3:])], axis=1)
+            rgba = bins.picture(np.rint(opaque * 255).astype(np.uint8))
         return Painted(
+            rgba=rgba,
+            bins=bins,
             key=key,
             centers_um=spatial_to_um(spots.obsm["spatial"], slide.mpp),
             diameter_um=diameter,
-            colors=painting.spot_colors(values, limits, look.colormap),
+            colors=colors,
             note=f"{spots.n_obs:,} spots of {diameter:.0f} µm",
             numbers=values,
         )

@@ -17,6 +17,8 @@ from napari_cpnn.texts import shown as one_line
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_cpnn.spots import Bins
+
 MOST_PANELS = 9
 """Maximum number of panels; more are too small to recognise tissue in."""
 
@@ -144,7 +146,7 @@ class Painted:
     Attributes
     ----------
     rgba
-        ``(rows, cols, 4)`` uint8, alpha premultiplied, over ``rect`` (slide micrometres); None: nothing.
+        ``(rows, cols, 4)`` uint8, alpha premultiplied, over ``rect`` (slide micrometres) or of ``bins``; None: nothing.
     smooth
         Whether ``rgba`` is to be interpolated.
     lines
@@ -153,6 +155,8 @@ class Painted:
         Colour bar or legend.
     centers_um, diameter_um, colors
         Spots: ``(N, 2)`` slide micrometres, their diameter, and ``(N, 4)`` RGBA in 0 to 1.
+    bins
+        The lattice of many bins, which are drawn as one picture.
     note
         Second line of the title, such as the scale; or what is missing.
     numbers
@@ -167,6 +171,7 @@ class Painted:
     centers_um: FloatArray | None = None
     diameter_um: float = 0.0
     colors: Float32Array | None = None
+    bins: Bins | None = None
     note: str = ""
     numbers: Float32Array | None = None
 
