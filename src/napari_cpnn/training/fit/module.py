@@ -122,7 +122,7 @@ class CpnnTraining(LightningModule):
         # The views of TRIPLEX and the prototype penalty need the same coefficients.
         coefficients = self.model.head.coefficients()
         loadings = self.model.loadings(coefficients)
-        predicted = self.model.decode(weights, programs, loadings=loadings)
+        predicted = self.model.decode(weights, programs, loadings=loadings, calibrated=False)
         measured, slides = batch["targets"], batch["slide"]
         terms = {"expression": self._expression_loss(predicted, measured, slides)}
         for name, head, features in zip(VIEWS, self.model.view_heads, views, strict=False):  # empty for most backbones
@@ -144,7 +144,7 @@ class CpnnTraining(LightningModule):
         if isinstance(head, LinearHead):
             return features @ head.program_genes + head.bias
         weights, programs = head(features)
-        return self.model.decode(weights, programs, loadings=loadings)
+        return self.model.decode(weights, programs, loadings=loadings, calibrated=False)
 
     def _expression_loss(self, predicted: torch.Tensor, measured: torch.Tensor, slides: torch.Tensor) -> torch.Tensor:
         if self.settings.loss == "mse":
