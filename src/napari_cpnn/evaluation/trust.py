@@ -250,7 +250,7 @@ class _Sorted:
         return np.take_along_axis(rows.T, self._order, axis=1)
 
     def reached(self, weights: FloatArray, wanted: FloatArray, downwards: bool = False) -> FloatArray:
-        """Smallest value of each column with ``wanted`` weight, above 0, at or below it; the largest with one if none has.
+        """Smallest value of each column with ``wanted`` weight (above 0) at or below it; else the largest with any.
 
         ``weights (q, n)`` are :meth:`in_order`. ``downwards`` begins at the largest value instead.
         """
