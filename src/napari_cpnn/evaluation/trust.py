@@ -264,7 +264,7 @@ class _Sorted:
 
     def median(self, chosen: BoolArray) -> FloatArray:
         """Median of the ``chosen (n, q)`` values of each column."""
-        so_far = np.cumsum(self.in_order(chosen), axis=1)
+        so_far = np.cumsum(np.take_along_axis(chosen.T, self._order, axis=1), axis=1)
         n, columns = so_far[:, -1], np.arange(len(so_far))
         ends = ((so_far <= (n[:, None] - 1) // 2).sum(axis=1), (so_far <= n[:, None] // 2).sum(axis=1))
         return np.asarray(np.mean([self._values[columns, end] for end in ends], axis=0))
