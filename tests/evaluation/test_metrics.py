@@ -151,3 +151,15 @@ def test_ranks_that_are_known_change_no_mean(tables):
     known = mean_correlations(predicted, measured, column_ranks(measured))
     assert known == mean_correlations(predicted, measured)
     assert known["n_genes"] == 2099
+
+
+def test_a_correlation_with_known_ranks_is_that_of_scipy_with_and_without_ties(tables):
+    predicted, measured = (table[:, :6].copy() for table in tables)
+    predicted[:, 1] = np.round(predicted[:, 1])
+    predicted[2, 2], predicted[3, 3], predicted[:, 4] = np.nan, np.inf, 0.5
+    ranks = column_ranks(measured)
+    for gene in range(6):
+        one = [gene]
+        found = mean_correlations(predicted[:, one], measured[:, one], ranks[:, one])["scc"]
+        wanted = np.nan if 2 <= gene <= 4 else stats.spearmanr(predicted[:, gene], measured[:, gene]).statistic
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, err_msg=str(gene))

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from napari_cpnn.errors import TrainingError
 from napari_cpnn.evaluation import HeldOutSpots, fit_trust
-from napari_cpnn.evaluation.trust import neighbourhoods
+from napari_cpnn.evaluation.trust import _resampled, _Sorted, neighbourhoods
 from napari_cpnn.models import NO_SCALE, NOT_TESTED, Trust
 from napari_cpnn.models.trust_ranges import implausible
 
@@ -268,3 +268,39 @@ def test_places_left_of_the_origin_are_places():
         np.testing.assert_allclose(other.get_buffer(name), values, atol=1e-6)
     single = HeldOutSpots("B", here.predicted[:1], here.measured[:1], here.places_um[:1])
     assert fit_trust([here, single]).n_spots == SIDE * SIDE + 1  # a slide with one spot is no fault
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_quantiles_of_subsets_are_found_in_values_that_were_sorted_once(digits):
+    rng = np.random.default_rng(3)
+    values = np.round(rng.normal(size=(31, 12)), digits)  # with ties and without
+    weights = rng.choice([0.0, 0.5, 1.0], size=values.shape)
+    ordered = _Sorted(values)
+    for share in (0.05, 0.3, 0.95, 1.2):
+        wanted = share * weights.sum(axis=0)
+        up = ordered.reached(ordered.in_order(weights), wanted)
+        down = ordered.reached(ordered.in_order(weights), wanted, downwards=True)
+        for column in range(values.shape[1]):
+            v, w = values[:, column], weights[:, column]
+            can = sorted(v[w > 0])
+            assert up[column] == next((x for x in can if w[v <= x].sum() >= wanted[column] - 1e-9), can[-1])
+            assert down[column] == next((x for x in can[::-1] if w[v >= x].sum() >= wanted[column] - 1e-9), can[0])
+    medians = ordered.median(weights > 0)
+    np.testing.assert_allclose(medians, [np.median(v[w > 0]) for v, w in zip(values.T, weights.T, strict=True)])
+
+
+def test_blocks_are_resampled_as_if_their_spots_were_repeated():
+    rng = np.random.default_rng(4)
+    predicted = rng.normal(size=(24, 5))
+    measured = predicted + rng.normal(size=(24, 5))
+    predicted[:, 3], measured[5, 4] = 2.0, np.nan
+    blocks = np.repeat(np.arange(6), [2, 6, 4, 4, 5, 3])
+    found = _resampled(predicted, measured, blocks)
+    times = np.random.default_rng(0).multinomial(6, np.full(6, 1 / 6), found.shape[1])
+    assert np.isnan(found[4]).all()
+    assert (found[3] == 0).all()
+    for sample in range(0, found.shape[1], 17):
+        rows = np.concatenate([np.flatnonzero(blocks == b) for b in range(6) for _ in range(times[sample, b])])
+        for gene in range(3):
+            wanted = np.corrcoef(predicted[rows, gene], measured[rows, gene])[0, 1]
+            np.testing.assert_allclose(found[gene, sample], wanted, atol=1e-9)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
@@ -41,8 +42,8 @@ _FARTHEST_UM, _MOST = 1e7, 1e6
 #: Quantities in memory at a time.
 _BLOCK = 2048
 
-#: Resamples of blocks.
-_BOOTSTRAPS = 200
+#: Resamples of blocks, and quantities that are resampled at a time: their resamples stay in the processor's cache.
+_BOOTSTRAPS, _RESAMPLED = 200, 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,14 +196,15 @@ def _interval(predicted: FloatArray, measured: FloatArray, weights: FloatArray) 
     spread, floor = _spread(predicted, errors, weights / weights.sum()), errors.mean(axis=0) / 4 + 1e-6
     expected = expected_error(predicted, spread, floor)
     level = (predicted[None] >= edges[:, None]).sum(axis=0)
+    residuals, by_prediction = _Sorted((measured - predicted) / expected), _Sorted(predicted)
     ends, centers = np.empty((2, N_LEVELS, predicted.shape[1])), np.empty((N_LEVELS, predicted.shape[1]))
     inside = np.ones_like(level, dtype=bool)
     for k in reversed(range(N_LEVELS)):
         here = level == k
         # Tied predictions may leave a level without spots; it has those of the next higher one then.
         inside = np.where(here.any(axis=0), here, inside)
-        ends[:, k] = _ends(predicted, measured, expected, weights[:, None] * inside)
-        centers[k] = np.nanmedian(np.where(inside, predicted, np.nan), axis=0)
+        ends[:, k] = _ends(predicted, measured, expected, residuals, weights[:, None] * inside)
+        centers[k] = by_prediction.median(inside)
     # A prediction lies in its own interval.
     lower, upper = np.minimum(ends[0], 0.0), np.maximum(ends[1], 0.0)
     return {
@@ -221,26 +223,51 @@ def _spread(predicted: FloatArray, errors: FloatArray, share: FloatArray) -> Flo
 
 
 def _ends(
-    predicted: FloatArray, measured: FloatArray, expected: FloatArray, weights: FloatArray
+    predicted: FloatArray, measured: FloatArray, expected: FloatArray, residuals: _Sorted, weights: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Ends of the central 90 % of normalised residuals, the upper one with the error that the lower one leaves.
 
     Spots without ``weights (n, q)`` do not count.
     """
-    residuals, miss = (measured - predicted) / expected, 1 - COVERAGE
+    miss = 1 - COVERAGE
     total = weights.sum(axis=0) * (1 + 1 / (weights > 0).sum(axis=0))  # the new spot counts as one of them
-    low = -_upper_quantile(-residuals, weights, total * (1 - miss / 2))
+    ordered = residuals.in_order(weights)
+    low = residuals.reached(ordered, total * (1 - miss / 2), downwards=True)
     outside = measured < np.maximum(predicted + low * expected, 0) - 1e-9
     missed = (weights * outside).sum(axis=0) / total
-    return low, _upper_quantile(residuals, weights, total * (1 - (miss - missed)))
+    return low, residuals.reached(ordered, total * (1 - (miss - missed)))
 
 
-def _upper_quantile(values: FloatArray, weights: FloatArray, wanted: FloatArray) -> FloatArray:
-    """Smallest value of each column with ``wanted`` weight at or below it; the largest if there is none."""
-    order = np.argsort(np.where(weights > 0, values, np.inf), axis=0)
-    sums = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
-    place = np.minimum((sums < wanted - 1e-12).sum(axis=0), (weights > 0).sum(axis=0) - 1)
-    return np.asarray(np.take_along_axis(values, np.take_along_axis(order, place[None], axis=0), axis=0)[0])
+class _Sorted:
+    """Values ``(n, q)`` sorted within their columns, once for quantiles of several subsets of their rows."""
+
+    def __init__(self, values: FloatArray) -> None:
+        self._order = np.argsort(np.ascontiguousarray(values.T), axis=1)  # columns that are contiguous sort faster
+        self._values = np.take_along_axis(values.T, self._order, axis=1)
+
+    def in_order(self, rows: FloatArray) -> FloatArray:
+        """Take what belongs to the values, ``(n, q)``, in their order, ``(q, n)``."""
+        return np.take_along_axis(rows.T, self._order, axis=1)
+
+    def reached(self, weights: FloatArray, wanted: FloatArray, downwards: bool = False) -> FloatArray:
+        """Smallest value of each column with ``wanted`` weight (above 0) at or below it; else the largest with any.
+
+        ``weights (q, n)`` are :meth:`in_order`. ``downwards`` begins at the largest value instead.
+        """
+        if downwards:
+            weights = weights[:, ::-1]
+        sums, last = np.cumsum(weights, axis=1), weights.shape[1] - 1
+        # Of places with the same sum the first has the weight: a value without one is never chosen.
+        limit = np.minimum(wanted - 1e-12, sums[:, -1])
+        place = np.minimum((sums < limit[:, None]).sum(axis=1), last)
+        return np.asarray(self._values[np.arange(len(place)), last - place if downwards else place])
+
+    def median(self, chosen: BoolArray) -> FloatArray:
+        """Median of the ``chosen (n, q)`` values of each column."""
+        so_far = np.cumsum(np.take_along_axis(chosen.T, self._order, axis=1), axis=1)
+        n, columns = so_far[:, -1], np.arange(len(so_far))
+        ends = ((so_far <= (n[:, None] - 1) // 2).sum(axis=1), (so_far <= n[:, None] // 2).sum(axis=1))
+        return np.asarray(np.mean([self._values[columns, end] for end in ends], axis=0))
 
 
 def _scales(slides: Sequence[HeldOutSpots], pitch: float) -> tuple[FloatArray, FloatArray]:
@@ -250,19 +277,30 @@ def _scales(slides: Sequence[HeldOutSpots], pitch: float) -> tuple[FloatArray, F
     if not pitch:
         return pcc, scale
     for radius in RADII:
-        correlations = []
+        parts = []
         for slide in slides:
             blocks = blocks_at(slide.places_um, radius, pitch)
             if blocks is not None:
-                mean = neighbourhoods(slide.places_um, radius * pitch)
-                correlations.append(_resampled(mean @ slide.predicted, mean @ slide.measured, blocks))
-        if correlations:
+                parts.append((slide, blocks, neighbourhoods(slide.places_um, radius * pitch)))
+        # Only a finest scale is looked for.
+        open_ones = np.flatnonzero((scale == NOT_TESTED) | (scale == NO_SCALE)) if parts else np.arange(0)
+        for start in range(0, len(open_ones), _RESAMPLED):
+            columns = open_ones[start : start + _RESAMPLED]
             # A slide on which a gene was not measured does not count; one on which it is constant counts as 0.
-            known = np.isfinite(correlations)
-            scale[(scale == NOT_TESTED) & known.any(axis=(0, 1))] = NO_SCALE
-            mean_r = np.where(known, correlations, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-            low = np.quantile(mean_r, 1 - CONFIDENCE, axis=0)
-            scale[(scale == NO_SCALE) & (low > LEAST_PCC)] = scale_of(radius, pitch)
+            sums, n_known = np.zeros((len(columns), _BOOTSTRAPS)), np.zeros((len(columns), _BOOTSTRAPS), dtype=np.intp)
+            for slide, blocks, mean in parts:
+                r = _resampled(mean @ slide.predicted[:, columns], mean @ slide.measured[:, columns], blocks)
+                known = np.isfinite(r)
+                sums += np.where(known, r, 0)
+                n_known += known
+            sums /= np.maximum(n_known, 1)
+            sums.sort(axis=1)  # much faster than np.quantile
+            place = (1 - CONFIDENCE) * (_BOOTSTRAPS - 1)
+            below, part = int(place), place % 1
+            low = (1 - part) * sums[:, below] + part * sums[:, below + 1]
+            tested = n_known.any(axis=1)
+            scale[columns[tested]] = NO_SCALE
+            scale[columns[tested & (low > LEAST_PCC)]] = scale_of(radius, pitch)
     values = np.array([pearson(slide.predicted, slide.measured) for slide in slides])
     counted = np.isfinite(values)
     return np.where(counted, values, 0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1), scale
@@ -305,15 +343,21 @@ def _marking_rates(slides: Sequence[HeldOutSpots], pitch: float, n_genes: int | 
 
 
 def _resampled(predicted: FloatArray, measured: FloatArray, blocks: IntArray) -> FloatArray:
-    """Correlations ``(bootstraps, Q)`` over spots, with blocks drawn with replacement; 0 for a constant."""
+    """Correlations ``(q, bootstraps)`` over spots, with blocks drawn with replacement; 0 for a constant."""
     rng = np.random.default_rng(0)
     n_blocks = int(blocks.max()) + 1
-    drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), _BOOTSTRAPS)
-    weights = drawn[:, blocks].astype(np.float64)
-    weights /= weights.sum(axis=1, keepdims=True)
+    drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), _BOOTSTRAPS).astype(np.float64)
+    # A block is drawn as a whole, so sums over its spots are all that is needed of it.
+    in_block = sp.csr_matrix((np.ones(len(blocks)), (blocks, np.arange(len(blocks)))), shape=(n_blocks, len(blocks)))
+    drawn /= (drawn @ in_block).sum(axis=1, keepdims=True)
     p, m = predicted - predicted.mean(axis=0), measured - measured.mean(axis=0)
-    mean_p, mean_m = weights @ p, weights @ m
-    covariance = weights @ (p * m) - mean_p * mean_m
-    variance = (weights @ p**2 - mean_p**2) * (weights @ m**2 - mean_m**2)
-    # NaN stays NaN.
-    return np.asarray(np.where(variance <= 1e-20, 0.0, covariance / np.sqrt(np.maximum(variance, 1e-20))))
+    mean_p, mean_m, covariance, p_variance, m_variance = (
+        (in_block @ values).T @ drawn.T for values in (p, m, p * m, p * p, m * m)
+    )
+    covariance -= mean_p * mean_m
+    p_variance -= np.square(mean_p, out=mean_p)
+    p_variance *= np.subtract(m_variance, np.square(mean_m, out=mean_m), out=m_variance)
+    constant = p_variance <= 1e-20  # not NaN, which stays NaN
+    covariance /= np.sqrt(np.maximum(p_variance, 1e-20, out=p_variance), out=p_variance)
+    covariance[constant] = 0.0
+    return np.asarray(covariance)

@@ -298,6 +298,7 @@ class CPNN(nn.Module):
         programs: Tensor,
         genes: Sequence[str] | None = None,
         loadings: tuple[Tensor, Tensor] | None = None,
+        calibrated: bool = True,
     ) -> Tensor:
         """Decode weights and programs to expression ``(N, G)`` in float32, for all or selected genes.
 
@@ -305,6 +306,8 @@ class CPNN(nn.Module):
         ----------
         loadings
             :meth:`loadings`, to decode several times with the same ones.
+        calibrated
+            False in training, before there is a calibration, which then need not be applied at each step.
 
         Raises
         ------
@@ -321,7 +324,9 @@ class CPNN(nn.Module):
             if genes is not None:
                 index = torch.from_numpy(require_genes(self.genes, genes, "The model")).to(scale.device)
                 matrix, offset, scale, shift = matrix[:, index], offset[index], scale[index], shift[index]
-            expression = torch.addcmul(shift, torch.addmm(offset, parts, matrix), scale)
+            expression = torch.addmm(offset, parts, matrix)
+            if calibrated:
+                expression = torch.addcmul(shift, expression, scale)
             return expression if total is None else (1e4 * expression / total[:, None]).log1p()
 
     def normalize(self, images: Tensor | npt.NDArray[np.uint8]) -> Tensor:

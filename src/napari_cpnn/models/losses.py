@@ -111,9 +111,9 @@ class _Correlations(torch.autograd.Function):
                 correlation[k, block], constant[k, block] = r, m_constant
                 if slopes[0] is not None:
                     own = torch.where(p_constant, torch.zeros_like(r), r / p_norm.square())
-                    slopes[0][row, block] = (py / norms).addcmul_(px, own, value=-1)
+                    _fill(slopes[0], row, block, py, norms, px, own)
                 if slopes[1] is not None:
-                    slopes[1][row, block] = (px / norms).addcmul_(py, r / m_norm.square(), value=-1)
+                    _fill(slopes[1], row, block, px, norms, py, r / m_norm.square())
         ctx.rows, ctx.slopes = rows, slopes
         ctx.mark_non_differentiable(constant)
         return correlation, constant
@@ -128,9 +128,22 @@ class _Correlations(torch.autograd.Function):
                 continue
             result = torch.empty_like(slope)
             for k, row in enumerate(ctx.rows):
-                result[row] = slope[row] * gradient[k]
+                if isinstance(row, slice):
+                    torch.mul(slope[row], gradient[k], out=result[row])
+                else:
+                    result[row] = slope[row] * gradient[k]
             results.append(result)
         return results[0], results[1], None
+
+
+def _fill(
+    slopes: Tensor, row: slice | Tensor, block: slice, other: Tensor, norms: Tensor, own: Tensor, factor: Tensor
+) -> None:
+    """Write ``other / norms - factor * own`` into a part of the slopes, in place where its rows follow one another."""
+    if isinstance(row, slice):
+        torch.div(other, norms, out=slopes[row, block]).addcmul_(own, factor, value=-1)
+    else:
+        slopes[row, block] = (other / norms).addcmul_(own, factor, value=-1)
 
 
 def _sum_of_squares(values: Tensor, centred: Tensor) -> tuple[Tensor, Tensor]:

@@ -125,12 +125,15 @@ def test_every_epoch_can_be_the_last_before_the_kill(samples, world, quick, tmp_
     assert resumed.fingerprint == wanted.fingerprint
 
 
-@pytest.mark.parametrize("validation", ["auto", "none"])
+@pytest.mark.parametrize(
+    ("validation", "seconds", "share", "rate"), [("auto", 1e9, 1.0, 1e-4), ("none", 0.0, 1e-9, 0.0)]
+)
 def test_what_was_held_back_is_written_when_a_run_is_interrupted(
-    samples, world, quick, tmp_path, monkeypatch, validation
+    samples, world, quick, tmp_path, monkeypatch, validation, seconds, share, rate
 ):
-    """States are written some seconds apart, and these epochs take less."""
+    """States are written some seconds apart, and take a small share of the time; these epochs take less."""
     settings, path, rows = quick.replace(max_epochs=4, batch_size=12, validation=validation), tmp_path / "run", []
+    settings = settings.replace(backbone_learning_rate=rate)
 
     def on_epoch(row):
         rows.append(row)
@@ -138,7 +141,8 @@ def test_what_was_held_back_is_written_when_a_run_is_interrupted(
         if row["epoch"] == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_cpnn.training.fit.recorder._STATE_SECONDS", 1e9)
+    monkeypatch.setattr("napari_cpnn.training.fit.recorder._STATE_SECONDS", seconds)
+    monkeypatch.setattr("napari_cpnn.training.fit.recorder._STATE_SHARE", share)
     stopped = run(samples, world, settings, path, on_epoch=on_epoch)
     assert validation == "auto" or stopped.provenance["epoch"] == 3
     state = RunState.read(path / "resume.safetensors")

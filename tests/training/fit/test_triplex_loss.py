@@ -165,7 +165,7 @@ def test_a_rate_of_zero_freezes_the_target_network_alone(batch):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CpnnTraining, "current_epoch", 0)
         patch.setattr(CpnnTraining, "global_rank", 0)
-        module.on_train_epoch_start()
+        module.on_train_start()
     assert not module.model.backbone.target.training
     assert module.model.backbone.neighbours.training  # dropout
 

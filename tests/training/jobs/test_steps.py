@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -9,6 +10,7 @@ import time
 import anndata
 import pytest
 
+from napari_cpnn.errors import SlideError
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.progress import counting
 from napari_cpnn.prototypes import Prototypes
@@ -127,3 +129,18 @@ def test_counting():
     with counting(lambda *_: said.append("nothing to do"), "spots", 0, "spot") as count:
         count(0)
     assert "nothing to do" not in said
+
+
+def test_garbage_is_not_collected_while_files_are_opened_and_again_afterwards(job, monkeypatch):
+    states = []
+
+    def cannot_open(*_args, **_kwargs):
+        states.append(gc.isenabled())
+        raise SlideError("no slide")
+
+    monkeypatch.setattr(job_run, "open_files", cannot_open)
+    with pytest.raises(SlideError):
+        run_job(job, progress=False)
+    assert states == [False]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0

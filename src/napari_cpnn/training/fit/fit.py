@@ -65,14 +65,15 @@ def train(
     out
         Folder of the run, which is created; for its content see :mod:`napari_cpnn.training.fit.run_folder`. It must not
         contain a trained model. ``model.safetensors`` is replaced whenever the held-out PCC improves, so that a killed
-        run leaves its best model (if nothing is held out, one of its last five seconds); Ctrl-C ends the run after the
+        run leaves its best model (if nothing is held out, that of its last state); Ctrl-C ends the run after the
         current batch and returns it. Both can be resumed.
     progress
         Show a progress bar per epoch on stderr; or a function that is called with what is being done and its share.
     on_epoch
         Called after each epoch with its row of ``metrics.csv``.
     resume
-        Resume the run in ``out`` after its last complete epoch (if it was killed, up to five seconds before that);
+        Resume the run in ``out`` after its last complete epoch (if it was killed, after its last state: one is written
+        every five seconds, or seldomer where writing takes long);
         samples, prototypes and settings must be those that it was started with. A run without a complete epoch is
         restarted.
 

@@ -122,7 +122,7 @@ class CpnnTraining(LightningModule):
         # The views of TRIPLEX and the prototype penalty need the same coefficients.
         coefficients = self.model.head.coefficients()
         loadings = self.model.loadings(coefficients)
-        predicted = self.model.decode(weights, programs, loadings=loadings)
+        predicted = self.model.decode(weights, programs, loadings=loadings, calibrated=False)
         measured, slides = batch["targets"], batch["slide"]
         terms = {"expression": self._expression_loss(predicted, measured, slides)}
         for name, head, features in zip(VIEWS, self.model.view_heads, views, strict=False):  # empty for most backbones
@@ -144,7 +144,7 @@ class CpnnTraining(LightningModule):
         if isinstance(head, LinearHead):
             return features @ head.program_genes + head.bias
         weights, programs = head(features)
-        return self.model.decode(weights, programs, loadings=loadings)
+        return self.model.decode(weights, programs, loadings=loadings, calibrated=False)
 
     def _expression_loss(self, predicted: torch.Tensor, measured: torch.Tensor, slides: torch.Tensor) -> torch.Tensor:
         if self.settings.loss == "mse":
@@ -171,15 +171,17 @@ class CpnnTraining(LightningModule):
         """Move a batch to the device, except slide indices: reading them back would synchronise with the device."""
         return {name: t if name == "slide" else t.to(device, non_blocking=True) for name, t in batch.items()}
 
+    def on_train_start(self) -> None:
+        self.model.train()  # Lightning does not change the mode of the model
+        if self.settings.backbone_learning_rate == 0:
+            # Running statistics of a frozen network are frozen too.
+            self.model.backbone_interface.network.eval()
+
     def on_train_epoch_start(self) -> None:
         self._sums, self._n = {}, 0
         # Random numbers of an epoch depend only on its number, so that a resumed run draws the same.
         entropy = (self.settings.seed, self.current_epoch, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-        self.model.train()  # Lightning does not change the mode of the model
-        if self.settings.backbone_learning_rate == 0:
-            # Running statistics of a frozen network are frozen too.
-            self.model.backbone_interface.network.eval()
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         terms = self.terms(batch)
@@ -226,6 +228,16 @@ class CpnnTraining(LightningModule):
             optimizer, lambda step: schedule(step, total), last_epoch=done - 1
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def constant_tensors(self) -> frozenset[str]:
+        """Names of the :meth:`run_tensors` of a frozen image network, which no step changes."""
+        if self.settings.backbone_learning_rate > 0:
+            return frozenset()
+        frozen = {id(value) for value in self.model.backbone_interface.network.state_dict(keep_vars=True).values()}
+        state = self.model.state_dict(keep_vars=True)
+        names = [name for name, value in state.items() if id(value) in frozen]
+        return frozenset(f"{part}/{name}" for part in ("model", "average") for name in names)
 
     def run_tensors(self) -> dict[str, torch.Tensor]:
         """Tensors required to resume: of the model, the optimiser and the weight average."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 from tqdm import tqdm
 
 from napari_cpnn.evaluation import Summary
@@ -28,10 +29,10 @@ EpochRow = dict[str, float]
 #: Interval in seconds of updating the loss on the progress bar.
 _SHOWN_SECONDS = 0.2
 
-#: States of epochs (and their models, if nothing is held out) are written at least this many seconds apart, and when
-#: the run ends or is interrupted. With a frozen network, writing takes as long as an epoch. A run that is killed
-#: repeats at most these seconds.
-_STATE_SECONDS = 5.0
+#: States of epochs (and their models, if nothing is held out) are written at least this many seconds apart, and as far
+#: apart that writing takes at most this share of the time; also when the run ends or is interrupted. With a frozen
+#: network, writing takes as long as an epoch. A run that is killed repeats what came after the last of them.
+_STATE_SECONDS, _STATE_SHARE = 5.0, 0.02
 
 
 class Recorder(Callback):
@@ -61,7 +62,9 @@ class Recorder(Callback):
         self._started = self._shown = 0.0
         self._held: RunState | None = None
         self._model_is_held = False
-        self._written = -math.inf
+        self._copies: dict[str, Tensor] = {}
+        self._constant: frozenset[str] = frozenset()
+        self._due = -math.inf
 
     def restore(self, state: RunState) -> None:
         """Resume after the epochs of ``state``."""
@@ -141,12 +144,18 @@ class Recorder(Callback):
         epoch = self._module.current_epoch + 1
         row = self._row(epoch)
         self._history.append(row)
-        is_due = time.monotonic() - self._written >= _STATE_SECONDS
+        started = time.monotonic()
+        is_due = started >= self._due
         self._keep_if_best(epoch, is_due)
         self.folder.write_metrics(self._history)
         # The state is written last: if killed before, the epoch is repeated with the same result.
         state = self._state(epoch)
-        self._write_or_hold(state, is_due)
+        if is_due:
+            self.folder.write_state(state)
+            self._held, now = None, time.monotonic()
+            self._due = now + max(_STATE_SECONDS, (now - started) / _STATE_SHARE)
+        else:
+            self._hold(state)
         if self._bar is not None:
             self._bar.set_description_str(f"{self._title()}, {_in_words(row)}", refresh=False)
             self._bar.close()
@@ -159,14 +168,20 @@ class Recorder(Callback):
                 self._interrupted.set()
         self._check_interrupt()
 
-    def _write_or_hold(self, state: RunState, is_due: bool) -> None:
-        """Write the state of an epoch, or hold a copy of it."""
-        if not is_due:
-            copies = {name: t.detach().to("cpu", copy=True) for name, t in state.tensors.items()}
-            self._held = dataclasses.replace(state, history=list(state.history), tensors=copies)
-            return
-        self.folder.write_state(state)
-        self._held, self._written = None, time.monotonic()
+    def _hold(self, state: RunState) -> None:
+        """Hold a copy of the state of an epoch, in the memory of the last copy; what is constant is not copied."""
+        self._held = None  # if this is interrupted, the copies belong together no longer
+        if not self._copies:
+            self._constant = self._module.constant_tensors
+        for name, tensor in state.tensors.items():
+            values = tensor.detach()
+            if name in self._constant:
+                self._copies[name] = values
+            elif name in self._copies:
+                self._copies[name].copy_(values)
+            else:
+                self._copies[name] = values.to("cpu", copy=True)
+        self._held = dataclasses.replace(state, history=list(state.history), tensors=self._copies)
 
     def close(self) -> None:
         """Write what was held of the last complete epoch, and plot the curves of all."""
