@@ -407,3 +407,20 @@ def test_a_registration_is_not_written_over_the_spots(opened, turned_spots):
     controller.save(turned_spots)
     assert "is read by the same task" in opened.told[0]
     assert turned_spots.read_bytes() == before
+
+
+def test_landmarks_that_lead_far_beyond_the_slide_are_refused(opened):
+    """A click beside the slide, and pairs that are close together in one picture only."""
+    controller = opened.controller
+    controller.click("moving", (0.0, 0.0))
+    controller.click("fixed", (1e9, 5.0))
+    assert controller.open_side == "fixed"
+    assert opened.message.text() == "That place is beside the slide; click where the slide is."
+    controller.click("fixed", (100.0, 100.0))
+    controller.click("moving", (0.0, 0.001))
+    controller.click("fixed", (100.0, 700.0))
+    assert controller.found is None
+    assert "times as large as the slide; check the pairs" in opened.message.text()
+    assert opened.on_slide.preview is None
+    opened.undo.click()
+    assert controller.open_side == "fixed"

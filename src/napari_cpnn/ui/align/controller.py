@@ -24,6 +24,7 @@ from napari_cpnn.registration import (
     load_registration,
     open_moving,
     require_fixed,
+    require_inside,
     save_registration,
     with_moving_mpp,
 )
@@ -35,10 +36,13 @@ from napari_cpnn.ui.viewer import ExploreState
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_cpnn.slides import Slide
     from napari_cpnn.ui.frame import Background
 
 Point = tuple[float, float]
 
+#: What lies on the slide is at most so many times as large.
+_VAST = 30
 LEAST: dict[Kind, int] = {"similarity": 2, "affine": 3, "thin-plate": 3}
 
 
@@ -139,6 +143,12 @@ class AlignController:
         """Set one side of the pair that lacks it, or begin a new pair; a side that waits for the other is moved."""
         if self.moving is None or self.state.slide is None:
             return
+        if side == "fixed":
+            try:
+                require_inside(np.array([at]), self.state.slide)
+            except RegistrationError:
+                self.tasks.set_problem(RegistrationError("That place is beside the slide; click where the slide is."))
+                return
         last = self.pairs[-1] if self.open_side else None
         pairs = self.pairs[:-1] if last is not None else self.pairs
         changed = dataclasses.replace(last or Pair(), **{side: (float(at[0]), float(at[1]))})
@@ -195,8 +205,28 @@ class AlignController:
             except RegistrationError as error:  # the last good one would not be that of the landmarks
                 self.found = None
                 self.tasks.set_problem(error)
+            else:
+                self._refuse_vast(self.found, slide)
         self.changed.emit()
         self.tasks.update()
+
+    def _refuse_vast(self, found: Registration, slide: Slide) -> None:
+        """Refuse a map by which the moving picture is vastly larger than the slide, as of landmarks in one spot."""
+        own = self.moving.slide if self.moving is not None else None
+        corners = self.spots_um() if own is None else np.array([(0, 0), own.shape[:2]]) * found.moving_mpp
+        corners = corners[np.isfinite(corners).all(axis=1)]
+        if not len(corners) or slide.mpp is None:
+            return
+        size_um = float(max(slide.shape[0] * slide.mpp[0], slide.shape[1] * slide.mpp[1]))
+        times = found.scale * float(np.ptp(corners, axis=0).max()) / size_um
+        if times > _VAST:
+            self.found = None
+            self.tasks.set_problem(
+                RegistrationError(
+                    f"By these landmarks {found.moving_name} would be {times:,.0f} times as large as the slide; check "
+                    "the pairs, and set them far apart."
+                )
+            )
 
     def guess(self) -> None:
         """Find a registration from the tissue and the pictures."""
