@@ -89,6 +89,8 @@ def reason_of(exc: BaseException) -> str:
         return "it is nested too deeply"
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
+    if isinstance(exc, TimeoutError) and not str(exc):
+        return "it took too long"
     if isinstance(exc, UnicodeDecodeError):
         return f"its text is not {exc.encoding.upper()}, see byte {exc.start:,}"
     text = " ".join((str(exc.args[0]) if isinstance(exc, KeyError) and exc.args else str(exc)).split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import warnings
 from pathlib import Path
 
@@ -213,6 +214,24 @@ def test_exit_codes_and_what_stands_for_the_result(error, code, said, monkeypatc
     assert capsys.readouterr().out == ""
     assert main(["cohort", "report", "x", "--json"]) == code
     assert strict(capsys.readouterr().out) == {"command": "cohort report", **said, "warnings": []}
+
+
+@pytest.mark.parametrize("error", [CohortError("The file is damaged."), TypeError("no object of the type")])
+def test_what_a_library_makes_of_an_interruption_is_an_interruption(error, request, monkeypatch, capsys):
+    """One that is not written in Python may turn KeyboardInterrupt into an error of its own."""
+
+    def swallow(_path: Path) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    monkeypatch.setattr("napari_cpnn.cohort_run.write_cohort_report", swallow)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    assert main(["cohort", "report", "x", "--json"]) == 130
+    assert strict(capsys.readouterr().out)["error"] == {"type": "KeyboardInterrupt", "message": "interrupted"}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_fault_of_the_program_is_an_object_and_a_traceback(monkeypatch, capsys):

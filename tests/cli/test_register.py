@@ -52,6 +52,21 @@ def test_landmarks_lead_spots_back_to_their_slide(sample, capsys):
     assert opened.mpp == (0.5, 0.5)
 
 
+def test_landmarks_in_other_units_than_pixels_of_the_slide_are_told(sample, capsys):
+    slide, folder = sample
+    (folder / "pairs.csv").write_text("moving_x,moving_y,fixed_x,fixed_y\n0,0,20,10\n0,1000,20,90000\n")
+    assert main(["register", "moved.h5ad", str(slide), "--landmarks", "pairs.csv", "--out", "r.json"]) == 2
+    assert "Landmark 2 is at x = 20, y = 90,000 px, outside slide (12,000 x 12,000 px)" in capsys.readouterr().err
+    assert not Path("r.json").exists()
+
+
+def test_two_landmarks_are_said_without_what_is_not_known(sample, capsys):
+    slide, folder = sample
+    (folder / "pairs.csv").write_text("".join(PAIRS.splitlines(keepends=True)[:3]))
+    assert main(["register", "moved.h5ad", str(slide), "--landmarks", "pairs.csv", "--out", "r.json"]) == 0
+    assert "nan" not in capsys.readouterr().out
+
+
 def test_a_thin_plate_is_written_for_ngff_only_when_asked(sample, capsys):
     slide, folder = sample
     (folder / "pairs.csv").write_text(PAIRS + "400,900,460,-160\n")
@@ -138,7 +153,7 @@ def test_a_registration_of_another_slide_is_refused(sample):
     )
     with pytest.raises(Exception, match="is it the right slide"):
         open_files(SampleFiles(slide, "moved.h5ad", registration=folder / "r.json"))
-    without = folder / "no-size.png"
-    Image.fromarray(np.full((64, 64, 3), 240, np.uint8)).save(without)
+    without = folder / "slide.png"  # of the same name, without a pixel size
+    Image.fromarray(np.full((4000, 4000, 3), 240, np.uint8)).save(without)
     opened, _ = open_files(SampleFiles(without, "moved.h5ad", registration=folder / "r.json"), check=False)
     assert opened.mpp == pytest.approx((0.6, 0.6))  # that of the registration

@@ -71,6 +71,16 @@ def test_a_tiff_of_labels_is_on_the_slide(tmp_path):
     check(nc.read_nuclei(tmp_path / "labels.tif", slide=slide), labels)
 
 
+def test_labels_of_half_the_size_are_not_taken_for_those_of_the_slide(tmp_path):
+    tifffile.imwrite(tmp_path / "half.tif", drawn(400, 300)[::2, ::2])
+    slide = nc.Slide.from_arrays([np.full((400, 300, 3), 200, np.uint8)], MPP)
+    with pytest.raises(NucleiError, match="has 150 x 200 px of unknown size, but the slide has 300 x 400 px"):
+        nc.read_nuclei(tmp_path / "half.tif", slide=slide)
+    scaled = {"resolution": (1e4 / 1.0, 1e4 / 0.5), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "scaled.tif", drawn(400, 300)[::2, ::2], tile=(128, 128), **scaled)
+    assert nc.read_nuclei(tmp_path / "scaled.tif", slide=slide).centers_um.max() > 60
+
+
 def test_labels_of_a_spatialdata(tmp_path):
     spatialdata = pytest.importorskip("spatialdata")
     from spatialdata.models import Labels2DModel
@@ -87,8 +97,10 @@ def test_labels_of_a_spatialdata(tmp_path):
     ("pixels", "sentence"),
     [
         (np.zeros((300, 300), np.uint16), "has no nucleus: all its pixels are 0"),
-        (np.zeros((300, 300, 3), np.uint8), "is no image of labels: it has 3 channels of uint8"),
-        (np.zeros((300, 300), np.float32), "is no image of labels: it has 1 channels of float32"),
+        (np.where(drawn(300, 300) > 0, 5, -1).astype(np.int32), "has negative labels; write 0 where there is no"),
+        ((drawn(300, 300) > 0).astype(np.uint8) * 255, r"has the one label 255 in \d+ places, so it is a mask"),
+        (np.zeros((300, 300, 3), np.uint8), "is no image of labels: it has colours"),
+        (np.zeros((300, 300), np.float32), "is no image of labels: it has values of the kind float32"),
     ],
 )
 def test_other_images_are_refused(tmp_path, pixels, sentence):

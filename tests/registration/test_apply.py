@@ -7,9 +7,16 @@ import pytest
 from anndata import AnnData, read_h5ad
 
 from napari_cpnn import Slide
-from napari_cpnn.errors import RegistrationError, SpotsError
+from napari_cpnn.errors import CpnnWarning, RegistrationError, SpotsError
 from napari_cpnn.regions import Region
-from napari_cpnn.registration import apply_registration, fit_landmarks, register_regions, warp_of
+from napari_cpnn.registration import (
+    Registration,
+    apply_registration,
+    fit_landmarks,
+    register_regions,
+    warp_of,
+    with_moving_mpp,
+)
 from napari_cpnn.spots import SpotFix, move_back, move_of
 
 MPP = ((0.5, 0.5), (1.0, 1.0))
@@ -58,12 +65,41 @@ def test_a_spline_bends_the_positions_and_is_noted(tmp_path):
 
 
 def test_another_slide_is_refused():
-    slide = Slide.from_arrays([np.zeros((100, 100, 3), np.uint8)], 0.5, name="other")
+    slide = Slide.from_arrays([np.zeros((2100, 2100, 3), np.uint8)], 0.5, name="other")
     with pytest.raises(RegistrationError, match=r"1 um per pixel, but other has 0\.5; is it the right slide"):
         apply_registration(table(), bent(), slide)
     apply_registration(table(), bent(), slide.with_mpp(1.001))
     with pytest.raises(RegistrationError, match="no positions"):
         apply_registration(AnnData(np.ones((2, 2), np.float32)), bent())
+
+
+def test_landmarks_outside_the_slide_are_of_another_one():
+    shift = fit_landmarks([(0, 0), (0, 40)], [(5, 5), (5, 45)], mpp=((0.5, 0.5), (0.5, 0.5)), names=("a", "wide"))
+    wide, narrow = (Slide.from_arrays([np.zeros((100, width, 3), np.uint8)], 0.5, name="wide") for width in (100, 80))
+    apply_registration(table(), shift, wide)
+    with pytest.raises(RegistrationError, match=r"Landmark 2 is at x = 90, y = 10 px, outside wide \(80 x 100 px\)"):
+        apply_registration(table(), shift, narrow)
+
+
+def test_a_slide_of_another_name_is_a_warning():
+    shift = fit_landmarks([(0, 0), (0, 40)], [(5, 5), (5, 45)], mpp=((0.5, 0.5), (0.5, 0.5)), names=("a", "one"))
+    other = Slide.from_arrays([np.zeros((100, 100, 3), np.uint8)], 0.5, name="other")
+    with pytest.warns(CpnnWarning, match="made on one, and is used on other; is it the right slide"):
+        apply_registration(table(), shift, other)
+
+
+@pytest.mark.parametrize("kind", ["similarity", "thin-plate", "guess"])
+def test_pixels_keep_their_places_when_the_pixel_size_is_known_later(kind):
+    moving = np.array([(0, 0), (0, 2000), (2000, 0), (2000, 2000), (900, 1100)], dtype=float)
+    fixed = moving[:, ::-1] + np.random.default_rng(0).normal(0, 60, (5, 2))
+    found = fit_landmarks(moving, fixed, "thin-plate" if kind == "thin-plate" else "similarity", mpp=MPP)
+    if kind == "guess":
+        found = Registration("similarity", found.matrix, moving[:0], moving[:0], np.empty(0), *MPP)
+    other = with_moving_mpp(found, (0.25, 0.25))
+    places = np.random.default_rng(1).uniform(0, 4000, (9, 2))
+    np.testing.assert_allclose(other.map_px(places), found.map_px(places), atol=1e-6)
+    assert other.moving_mpp == (0.25, 0.25)
+    assert with_moving_mpp(found, MPP[0]) is found
 
 
 def test_regions_move_with_the_tissue():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import numpy as np
@@ -55,6 +56,30 @@ def test_a_registration_comes_back_from_its_file(kind, tmp_path):
         save_registration(after, path)
     assert path.read_text() == mine
     save_registration(some(), path, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("trusted", "false", "trusted is neither true nor false"),
+        ("napari-cpnn registration", True, "it has no version"),
+        ("napari-cpnn registration", -1, "it has no version"),
+        ("matrix", [[1, 0, 0], [0, 5, 0]], "its matrix is not a similarity"),
+        ("evidence", {"dice": math.inf}, "its evidence has no possible dice"),
+        ("evidence", {"inliers": 10**30}, "its evidence has no possible inliers"),
+    ],
+)
+def test_what_could_not_be_written_again_or_says_two_things_is_refused(name, value, sentence):
+    content = json.loads(registration_text(automatic()))
+    with pytest.raises(RegistrationError, match=sentence):
+        registration_in({**content, name: value}, "a.json")
+
+
+def test_a_table_with_an_endless_field_is_no_table_of_landmarks(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("moving_x,moving_y,fixed_x,fixed_y\n" + "1" * 200_000 + ",1,2,3\n")
+    with pytest.raises(RegistrationError, match="field larger than field limit"):
+        read_landmarks(path)
 
 
 def test_an_affine_map_is_read_where_those_of_fiji_are(tmp_path):

@@ -86,9 +86,17 @@ def test_another_tissue_is_not_believed(slide):
     assert "overlap" in other.why
 
 
+def test_spots_that_are_there_twice_lie_where_they_lie_once(slide):
+    once = guess_registration(slide, table(spots_on(slide)))
+    twice = guess_registration(slide, table(np.repeat(spots_on(slide), 2, axis=0)))
+    np.testing.assert_allclose(twice.matrix, once.matrix, atol=1e-6)
+
+
 def test_too_few_spots_are_a_sentence(slide):
-    with pytest.raises(RegistrationError, match=r"11 spots are too few .* set landmarks instead"):
+    with pytest.raises(RegistrationError, match=r"Spots at 11 different places are too few .* set landmarks"):
         guess_registration(slide, table(spots_on(slide)[:11]))
+    with pytest.raises(RegistrationError, match="Spots at 1 different places are too few"):
+        guess_registration(slide, table(np.tile(spots_on(slide)[:1], (50, 1))))
     with pytest.raises(RegistrationError, match="no positions"):
         guess_registration(slide, AnnData(np.ones((20, 1), np.float32)))
 

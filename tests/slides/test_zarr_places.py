@@ -168,6 +168,21 @@ def test_addresses_that_cannot_be_opened(served, monkeypatch):
         nc.open_slide("s3://bucket/a.zarr")
 
 
+def test_what_a_server_answers_is_said_in_words(served, tmp_path, monkeypatch):
+    def turned_away(handler: Handler) -> None:
+        handler.send_response(302 if "loop" in handler.path else 500)
+        if "loop" in handler.path:
+            handler.send_header("Location", handler.path)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    monkeypatch.setattr(Handler, "do_GET", turned_away)
+    with pytest.raises(SlideError, match=r"leads from one address to the next without an end\); is the server"):
+        nc.open_slide(f"{served}/loop.zarr")
+    with pytest.raises(SlideError, match=r"its server answers 500 Internal Server Error\); is the server"):
+        nc.open_slide(f"{served}/a.zarr")
+
+
 def test_what_is_an_address():
     assert address_of("s3://bucket/a.zarr") == address_of(Path("s3://bucket/a.zarr/")) == "s3://bucket/a.zarr"
     assert address_of("https://x.org/a.zarr?key=1") == "https://x.org/a.zarr?key=1"

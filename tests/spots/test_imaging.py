@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from napari_cpnn import Slide, read_spots
-from napari_cpnn.errors import SpotsError
+from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.spots import check_fit, estimate_mpp, find_spots, is_of_cells
 
 GENES = ("ERBB2", "ACTB", "CD74")
@@ -218,3 +218,34 @@ def test_a_table_of_cosmx_without_fields_of_view_is_refused(tmp_path, xy, counts
     _without("fov")(folder)
     with pytest.raises(SpotsError, match="has no column fov; is it the table of cells of CosMx"):
         read_spots(folder)
+
+
+def test_positions_that_are_on_no_picture_are_none(tmp_path, xy, counts):
+    xy[:3, 0] = (1e300, np.inf, -1e12)
+    cells = read_spots(write_merscope(tmp_path / "region_0", xy, counts))
+    assert not set(cells.obs_names) & set(IDS[:3])
+    assert cells.uns["napari_cpnn"]["dropped"]["no_position"] == 3
+    assert np.abs(cells.obsm["spatial"]).max() < 1e5
+
+
+def test_positions_in_millimetres_are_told(tmp_path, xy, counts):
+    with pytest.warns(
+        CpnnWarning, match=r"are 12 um wide, but lie 0\.0\d+ um apart; are their positions in micrometres"
+    ):
+        read_spots(write_merscope(tmp_path / "region_0", xy / 1000, counts))
+    with pytest.warns(CpnnWarning, match="are their positions in pixels"):
+        read_spots(write_cosmx(tmp_path / "cosmx", xy / 1000, counts))
+
+
+@pytest.mark.parametrize("area_um2", [1e30, 1e-9])
+def test_areas_of_no_microscope_are_refused(tmp_path, xy, counts, area_um2):
+    with pytest.raises(SpotsError, match="as no microscope has; get the file again"):
+        read_spots(write_cosmx(tmp_path / "cosmx", xy, counts, **{"Area.um2": area_um2}))
+
+
+def test_a_gene_that_comes_twice_keeps_its_name(tmp_path, xy, counts):
+    """As of every other format: the later one is told apart by -1, so that the table says which gene it is."""
+    folder = write_merscope(tmp_path / "region_0", xy, counts)
+    table = folder / "cell_by_gene.csv"
+    table.write_text(table.read_text().replace("ACTB", "ERBB2", 1))
+    assert list(read_spots(folder).var_names) == ["ERBB2", "ERBB2-1", "CD74"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from napari_cpnn.errors import CpnnError, SpotsError
 from napari_cpnn.export.files import replacing
 from napari_cpnn.storage import files, temporaries
 from napari_cpnn.storage.files import exchange, put_in_place, require_separate, staged, whole_file
-from napari_cpnn.storage.temporaries import old_name, restored, sweep, temporary_beside
+from napari_cpnn.storage.temporaries import old_name, remove, restored, sweep, temporary_beside
 
 KILLED = """
 import os, pathlib, signal, sys
@@ -266,3 +268,32 @@ def test_put_in_place_over_nothing(tmp_path):
     folder_with(tmp_path / "new", "new")
     put_in_place(tmp_path / "new", tmp_path / "map.zarr")
     assert names(tmp_path) == ["map.zarr"]
+
+
+def test_a_folder_that_a_thread_writes_again_is_removed_as_well(tmp_path, monkeypatch):
+    """The threads that write chunks are not reached by Ctrl-C, and make the folder anew when it is gone."""
+    folder, writers = tmp_path / "part", []
+    folder.mkdir()
+    rmtree = shutil.rmtree
+
+    def gone_and_written_again(path, **options):
+        rmtree(path, **options)
+        if not writers:
+            writers.append(threading.Thread(target=folder.mkdir))
+            writers[0].start()
+            writers[0].join()
+
+    def written_later(path, **options):
+        rmtree(path, **options)
+        if not writers:
+            writers.append(threading.Timer(0.02, folder.mkdir))
+            writers[0].start()
+
+    for behaviour in (gone_and_written_again, written_later):
+        writers.clear()
+        folder.mkdir(exist_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", behaviour)
+            patch.setattr(time, "sleep", lambda _seconds: [one.join() for one in writers])
+            remove(folder)
+        assert not folder.exists()

@@ -349,8 +349,78 @@ def test_a_guess_that_is_not_to_be_believed_says_so(align, wait, tmp_path):
 def test_files_of_other_slides_are_refused(opened, tmp_path):
     other = fit_landmarks([(0, 0), (0, 100)], [(0, 0), (0, 100)], mpp=((1.0, 1.0), (0.9, 0.9)))
     opened.controller.read(save_registration(other, tmp_path / "other.json"))
-    assert "other pixels than section" in opened.told[0]
+    assert "but section has" in opened.told[0]
     (tmp_path / "bad.json").write_text("{}")
     opened.controller.read(tmp_path / "bad.json")
     assert "is not a registration" in opened.told[1]
     assert opened.controller.suggested_file.endswith("turned.registration.json")
+
+
+def test_a_file_of_two_mirrored_landmarks_stays_mirrored(opened, tmp_path):
+    """Two landmarks do not tell it, so what was chosen must come back with them; and pixels of another size, too."""
+    controller = opened.controller
+    mpps = ((0.5, 0.5), opened.state.slide.mpp)
+    kept = fit_landmarks([(0, 0), (0, 100)], [(10, 20), (10, 220)], mirror=True, mpp=mpps)
+    controller.read(save_registration(kept, tmp_path / "kept.json"))
+    assert controller.found.mirrored
+    spatial = controller.moving.spots.obsm["spatial"]
+    places_px = controller.mapped_spots_um()[:, ::-1] / np.array(opened.state.slide.mpp)[::-1]
+    np.testing.assert_allclose(places_px, kept.map_px(spatial), atol=1e-6)
+    opened.undo.click()
+    assert controller.pairs == ()
+
+
+def test_what_was_read_or_guessed_comes_back_after_clear(opened, tmp_path):
+    controller = opened.controller
+    found = fit_landmarks([(0, 0), (0, 100)], [(10, 20), (10, 220)], mpp=((2.0, 2.0), opened.state.slide.mpp))
+    none = np.empty((0, 2))
+    guess = dataclasses.replace(found, moving=none, fixed=none, left_out_um=np.empty(0))
+    controller.read(save_registration(guess, tmp_path / "guess.json"))
+    assert controller.found is not None
+    spatial = controller.moving.spots.obsm["spatial"]
+    places_px = controller.mapped_spots_um()[:, ::-1] / np.array(opened.state.slide.mpp)[::-1]
+    np.testing.assert_allclose(places_px, guess.map_px(spatial), atol=1e-6)
+    opened.clear.click()
+    assert controller.found is None
+    opened.undo.click()
+    np.testing.assert_allclose(controller.found.map_px(spatial), guess.map_px(spatial), atol=1e-6)
+
+
+def test_a_guess_for_another_slide_is_dropped(opened, monkeypatch):
+    """The slide is changed while the guess is under way; what comes then is of the former one."""
+    controller, given = opened.controller, []
+    monkeypatch.setattr(controller.tasks, "_background", lambda work, done, failed: given.append(done))
+    controller.guess()
+    assert not controller.is_settled
+    controller.state.slide_changed.emit()
+    given[0](fit_landmarks([(0, 0), (0, 100)], [(10, 20), (10, 220)]))
+    assert controller.found is None
+    assert controller.is_settled
+
+
+def test_a_registration_is_not_written_over_the_spots(opened, turned_spots):
+    controller, before = opened.controller, turned_spots.read_bytes()
+    for at in ((0.0, 0.0), (0.0, 500.0)):
+        controller.click("moving", at)
+        controller.click("fixed", at)
+    assert controller.found is not None
+    controller.save(turned_spots)
+    assert "is read by the same task" in opened.told[0]
+    assert turned_spots.read_bytes() == before
+
+
+def test_landmarks_that_lead_far_beyond_the_slide_are_refused(opened):
+    """A click beside the slide, and pairs that are close together in one picture only."""
+    controller = opened.controller
+    controller.click("moving", (0.0, 0.0))
+    controller.click("fixed", (1e9, 5.0))
+    assert controller.open_side == "fixed"
+    assert opened.message.text() == "That place is beside the slide; click where the slide is."
+    controller.click("fixed", (100.0, 100.0))
+    controller.click("moving", (0.0, 0.001))
+    controller.click("fixed", (100.0, 700.0))
+    assert controller.found is None
+    assert "times as large as the slide; check the pairs" in opened.message.text()
+    assert opened.on_slide.preview is None
+    opened.undo.click()
+    assert controller.open_side == "fixed"

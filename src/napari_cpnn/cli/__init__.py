@@ -55,20 +55,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(error.usage, file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt as error:
+        return _interrupted(console, command, error, ended)
     except CpnnError as error:
+        if ended.asked:
+            return _interrupted(console, command, KeyboardInterrupt(), ended)
         console.fail(command, error)
         return 2
-    except KeyboardInterrupt as error:
-        console.fail(command, error, "interrupted")
-        return 128 + ended.by
     except BrokenPipeError:  # the reader of the output, such as head, has exited
         sys.stderr.close()
         return 1
     except Exception as error:
+        if ended.asked:
+            return _interrupted(console, command, KeyboardInterrupt(), ended)
         if console.as_json:
             console.fail(command, error)
         raise
     return 0
+
+
+def _interrupted(console: Console, command: str | None, error: KeyboardInterrupt, ended: Ended) -> int:
+    console.fail(command, error, "interrupted")
+    return 128 + ended.by
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -94,11 +94,14 @@ def _guessed(fixed: Slide, moving: Moving, args: argparse.Namespace) -> Registra
 
 def _fitted(fixed: Slide, moving: Moving, args: argparse.Namespace) -> Registration:
     from napari_cpnn.geometry import spatial_to_um
-    from napari_cpnn.registration import fit_landmarks, read_landmarks
+    from napari_cpnn.registration import fit_landmarks, read_landmarks, require_inside
 
     there, here = read_landmarks(args.landmarks)
     mpps = moving.mpp, fixed.require_mappable()
     there, here = spatial_to_um(there, mpps[0]), spatial_to_um(here, mpps[1])
+    require_inside(here, fixed)
+    if moving.slide is not None:
+        require_inside(there, moving.slide)
     return fit_landmarks(there, here, args.kind, _MIRRORS[args.mirror], mpp=mpps, names=(moving.name, fixed.name))
 
 
@@ -141,4 +144,5 @@ def _say(found: Registration) -> None:
     away = found.left_out_um if math.isfinite(found.left_out_rms_um) else found.residuals_um
     order = sorted(range(len(away)), key=lambda i: -away[i] if math.isfinite(away[i]) else 0.0)
     for i in order[:3]:
-        print(f"landmark {i + 1}: residual {found.residuals_um[i]:.1f} um, left out {found.left_out_um[i]:.1f} um")
+        left_out = f", left out {found.left_out_um[i]:.1f} um" if math.isfinite(found.left_out_um[i]) else ""
+        print(f"landmark {i + 1}: residual {found.residuals_um[i]:.1f} um{left_out}")

@@ -19,10 +19,13 @@ class Ended:
     ----------
     by
         Signal number; that of Ctrl-C by default.
+    asked
+        Whether it came. What was running then may say something else: libraries that are not written in Python can make
+        an error of their own of it, such as that of a damaged file.
     """
 
     def __init__(self) -> None:
-        self.by = int(signal.SIGINT)
+        self.by, self.asked = int(signal.SIGINT), False
 
     @contextmanager
     def like_ctrl_c(self, has_window: bool = False) -> Iterator[None]:
@@ -35,6 +38,8 @@ class Ended:
             yield
             return
         previous = {}
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            previous[int(signal.SIGINT)] = signal.signal(signal.SIGINT, self._interrupt)
         for name in _ENDINGS:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
@@ -45,9 +50,14 @@ class Ended:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.default_int_handler(number, frame)
+
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.by = number
         handler = signal.getsignal(signal.SIGINT)  # a training run stops after the current batch
         if not callable(handler):  # background processes of a shell ignore Ctrl-C
+            self.asked = True
             raise KeyboardInterrupt
         handler(signal.SIGINT, frame)

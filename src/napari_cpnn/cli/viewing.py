@@ -210,7 +210,7 @@ def _fetch(args: argparse.Namespace) -> Facts:
 def _predict(args: argparse.Namespace) -> Facts:
     from napari_cpnn.export import is_saved_map, to_csv
     from napari_cpnn.models import choose_device, load_model
-    from napari_cpnn.slides import open_slide
+    from napari_cpnn.slides import address_of, open_slide
 
     if args.out.suffix.lower() in _NOT_MAPS:
         raise CpnnError(f"predict writes a map with the extension .zarr; convert it to {args.out.name} with export.")
@@ -236,7 +236,12 @@ def _predict(args: argparse.Namespace) -> Facts:
         cmap = _predicted(slide, model, settings, args)
     cmap.save(args.out)
     print(f"{cmap.summary} -> {args.out}")
-    facts = {"slide": args.slide, "model": model.title, **facts_of_map(cmap), "written": [args.out]}
+    facts = {
+        "slide": address_of(args.slide) or args.slide,
+        "model": model.title,
+        **facts_of_map(cmap),
+        "written": [args.out],
+    }
     if table is not None:
         facts["signatures"] = facts_of_signatures(scored(cmap, args))
         print(f"wrote {to_csv(cmap, table, overwrite=args.overwrite)}")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _JSON = (".geojson", ".json", ".geojson.gz", ".json.gz")
 _TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet")
+#: Height and width of the slide in pixels, where there is one.
+_Size = tuple[int, int] | None
 _MICRONS: FloatArray = np.ones(2)
 #: Tables of a Xenium folder, the most telling first, and the nuclei of Space Ranger's folder of cells.
 _XENIUM = ("nucleus_boundaries", "cell_boundaries", "cells")
@@ -90,21 +92,21 @@ def read_nuclei(
         raise NucleiError(f"There is no file {file}.")
     given = as_mpp(mpp) if mpp is not None else None if slide is None else slide.mpp
     with reading(file, NucleiError, "is it a file of nuclei?"):
-        nuclei = _read(file, given, element)
+        nuclei = _read(file, given, element, None if slide is None else slide.shape[:2])
     if slide is not None:
         _look_at_place(nuclei, slide, file)
     return nuclei
 
 
-def _read(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
+def _read(file: Path, mpp: Mpp | None, element: str | None, size_px: _Size = None) -> Nuclei:
     name = file.name.lower()
     if file.is_dir():
-        return _read_folder(file, mpp, element)
+        return _read_folder(file, mpp, element, size_px)
     if name.endswith(_JSON):
         found, program = read_json_nuclei(file)
         return found.nuclei(_pixels(mpp, file), file, f"{program} {file.name}")
     if name.endswith(TIFFS):
-        return read_labels(file, mpp)
+        return read_labels(file, mpp, size_px)
     if name.endswith(_TABLES):
         folder = xenium_folder(file.parent)
         if folder is not None and name.split(".")[0] in _XENIUM:
@@ -118,7 +120,7 @@ def _read(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
     )
 
 
-def _read_folder(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
+def _read_folder(file: Path, mpp: Mpp | None, element: str | None, size_px: _Size) -> Nuclei:
     if NUCLEI.is_at(file):
         return Nuclei.load(file)
     if xenium_folder(file) is not None:
@@ -127,7 +129,7 @@ def _read_folder(file: Path, mpp: Mpp | None, element: str | None) -> Nuclei:
         return _read(outlines, mpp, element)
     labels = None if (file / "shapes").is_dir() and element is None else label_image(file, element)
     if labels is not None:
-        return read_labels(labels, mpp)
+        return read_labels(labels, mpp, size_px)
     table = read_shapes(file, element)
     return nuclei_of_rings(table.xy, table.starts, _pixels(mpp, file), table.labels, file, f"SpatialData {file.name}")
 

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.errors import CpnnWarning, NucleiError
@@ -44,7 +45,7 @@ def label_image(folder: Path, element: str | None) -> Path | None:
     return None
 
 
-def read_labels(path: Path, mpp: Mpp | None) -> Nuclei:
+def read_labels(path: Path, mpp: Mpp | None, size_px: tuple[int, int] | None = None) -> Nuclei:
     """Return the nuclei of an image of labels, with outlines.
 
     Parameters
@@ -53,6 +54,8 @@ def read_labels(path: Path, mpp: Mpp | None) -> Nuclei:
         OME-Zarr or TIFF of whole numbers.
     mpp
         Micrometres per pixel ``(y, x)`` of the image, where it does not say so itself.
+    size_px
+        Height and width of the slide; an image of another size must say itself how large its pixels are.
 
     Raises
     ------
@@ -64,10 +67,19 @@ def read_labels(path: Path, mpp: Mpp | None) -> Nuclei:
         image = open_slide(path)
     with image:
         if image.shape[2] != 1 or not np.issubdtype(image.dtype, np.integer):
-            raise NucleiError(f"{path} is no image of labels: it has {image.shape[2]} channels of {image.dtype}.")
+            what = "colours" if image.shape[2] != 1 else f"values of the kind {image.dtype}"
+            raise NucleiError(
+                f"{path} is no image of labels: it has {what}; the pixels of a nucleus must have its whole number."
+            )
         size = image.mpp or mpp
         if size is None:
             raise NucleiError(f"{path} has no pixel size; give that of the slide (mpp), or the slide.")
+        if image.mpp is None and size_px is not None and size_px != image.shape[:2]:
+            given, own = (f"{shape[1]:,} x {shape[0]:,} px" for shape in (size_px, image.shape[:2]))
+            raise NucleiError(
+                f"{path} has {own} of unknown size, but the slide has {given}; give labels of the whole slide, or of "
+                "known pixel size."
+            )
         centers, outlines, n_cut = _nuclei(image)
     if n_cut:
         warnings.warn(
@@ -87,6 +99,7 @@ def _nuclei(image: Slide) -> tuple[FloatArray, Outlines, int]:
     height, width = image.shape[:2]
     side = _CORE + 2 * _RIM
     centers, outlines, cut = [np.empty((0, 2))], [], 0
+    values, pieces = set[int](), 0
     for top in range(0, height, _CORE):
         for left in range(0, width, _CORE):
             y0, x0 = max(top - _RIM, 0), max(left - _RIM, 0)
@@ -94,6 +107,12 @@ def _nuclei(image: Slide) -> tuple[FloatArray, Outlines, int]:
             pixels = image.read_region(y0, x0, y1 - y0, x1 - x0)
             if not pixels.any():
                 continue
+            if pixels.dtype.kind == "i" and pixels.min() < 0:
+                raise NucleiError(f"{image.label} has negative labels; write 0 where there is no nucleus.")
+            least, most = int(pixels[pixels > 0].min()), int(pixels.max())
+            values |= {least, most}
+            if least == most and len(values) == 1:
+                pieces = max(pieces, ndimage.label(pixels)[1])
             block = np.zeros((side, side), pixels.dtype)
             corner = np.array([top - _RIM, left - _RIM])
             block[y0 - corner[0] : y1 - corner[0], x0 - corner[1] : x1 - corner[1]] = pixels
@@ -105,4 +124,9 @@ def _nuclei(image: Slide) -> tuple[FloatArray, Outlines, int]:
             outlines.append(Outlines((kept.vertices_um + corner).astype(np.float32), kept.starts))
             cut += int((~whole).sum())
             centers.append(found.centers[whole] + corner)
+    if len(values) == 1 and pieces > 1:
+        raise NucleiError(
+            f"{image.label} has the one label {values.pop()} in {pieces} places, so it is a mask of all nuclei; each "
+            "nucleus must have a number of its own."
+        )
     return np.concatenate(centers), Outlines.joined(outlines), cut

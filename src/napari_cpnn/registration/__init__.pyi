@@ -1,6 +1,9 @@
 from .apply import apply_registration as apply_registration
 from .apply import register_regions as register_regions
+from .apply import require_fixed as require_fixed
+from .apply import require_inside as require_inside
 from .apply import warp_of as warp_of
+from .apply import with_moving_mpp as with_moving_mpp
 from .files import load_registration as load_registration
 from .files import read_landmarks as read_landmarks
 from .files import registration_in as registration_in

@@ -27,6 +27,8 @@ FORMAT, KEY = 1, "napari-cpnn registration"
 _COLUMNS = ("moving_x", "moving_y", "fixed_x", "fixed_y")
 #: Pixel sizes, and factors of areas, beyond this or its inverse are no possible ones.
 _MOST = 1e9
+#: A similarity may be sheared or stretched by this part, from the rounding of a file.
+_SHEARED = 1e-3
 _FALSE = {"false", "0", "no"}
 
 
@@ -106,7 +108,9 @@ def registration_in(content: Any, what: object) -> Registration:
             "Compare."
         )
     with reading(f"The registration {what}", RegistrationError, "is it complete?"):
-        if int(content[KEY]) > FORMAT:
+        if not isinstance(content[KEY], int) or isinstance(content[KEY], bool) or content[KEY] < 1:
+            raise ValueError("it has no version")
+        if content[KEY] > FORMAT:
             raise RegistrationError(f"{what} was written by a newer version of napari-cpnn; update napari-cpnn.")
         kind = content["kind"]
         if kind not in KINDS:
@@ -115,17 +119,19 @@ def registration_in(content: Any, what: object) -> Registration:
         names = str(content["moving"]["name"]), str(content["fixed"]["name"])
         evidence, landmarks = content.get("evidence"), content.get("landmarks_um_yx")
         if landmarks is not None:
-            mirror = bool(content["mirrored"])
+            mirror = _yes_or_no(content, "mirrored")
             fitted = fit_landmarks(landmarks["moving"], landmarks["fixed"], kind, mirror, mpp=mpps, names=names)
         else:
             if kind == "thin-plate":
                 raise RegistrationError(f"{what} is a thin-plate registration without landmarks.")
             none = np.empty((0, 2))
             matrix = _um_matrix(np.array(content["matrix"], dtype=np.float64), *mpps)
+            if kind == "similarity" and not _is_similarity(matrix):
+                raise ValueError("its matrix is not a similarity")
             fitted = Registration(kind, matrix, none, none, np.empty(0), *mpps, *names)
         return dataclasses.replace(
             fitted,
-            trusted=bool(content.get("trusted", True)),
+            trusted=_yes_or_no({"trusted": True, **content}, "trusted"),
             why=str(content.get("why", "")),
             evidence=None if evidence is None else _evidence(evidence),
         )
@@ -150,18 +156,39 @@ def _um_matrix(matrix: FloatArray, moving_mpp: Mpp, fixed_mpp: Mpp) -> FloatArra
     return np.column_stack([to_um @ matrix[:, :2] @ to_px, to_um @ matrix[:, 2]])
 
 
+def _is_similarity(matrix: FloatArray) -> bool:
+    squares = matrix[:, :2] @ matrix[:, :2].T
+    return bool(np.abs(squares - np.eye(2) * squares[0, 0]).max() < _SHEARED * squares[0, 0])
+
+
+def _yes_or_no(content: dict[str, Any], name: str) -> bool:
+    value = content[name]
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is neither true nor false")  # noqa: TRY004 -- a fault of the file
+    return value
+
+
 def _evidence(given: dict[str, Any]) -> Evidence:
     def number(name: str) -> float:
         value = given.get(name)
-        return math.nan if value is None else float(value)
+        value = math.nan if value is None else float(value)
+        if abs(value) > _MOST:
+            raise ValueError(f"its evidence has no possible {name}")
+        return value
+
+    def count(name: str) -> int:
+        value = int(given.get(name, 0))
+        if not 0 <= value <= _MOST:
+            raise ValueError(f"its evidence has no possible {name}")
+        return value
 
     return Evidence(
         dice=number("dice"),
         rival=number("rival"),
         correlation=number("correlation"),
         rival_correlation=number("rival_correlation"),
-        inliers=int(given.get("inliers", 0)),
-        matches=int(given.get("matches", 0)),
+        inliers=count("inliers"),
+        matches=count("matches"),
     )
 
 
@@ -240,7 +267,8 @@ def read_landmarks(path: str | Path) -> tuple[FloatArray, FloatArray]:
         raise RegistrationError(f"{path} cannot be read ({reason_of(exc)}).") from exc
     first = text.lstrip().split("\n", 1)[0]
     mark = next((mark for mark in ("\t", ";", ",") if mark in first), ",")
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=mark) if any(cell.strip() for cell in row)]
+    with reading(f"The table of landmarks {path}", RegistrationError, "it must be a table of coordinates."):
+        rows = [row for row in csv.reader(text.splitlines(), delimiter=mark) if any(cell.strip() for cell in row)]
     if not rows:
         raise RegistrationError(f"{path} is empty.")
     header = [cell.strip().lower() for cell in rows[0]]

@@ -21,6 +21,8 @@ _LINE = 0.01
 _ONE_POINT = 1e-6
 #: Mirroring must reduce the residual to this part before it is believed of points that are nearly on a line.
 _CLEARLY = 0.5
+#: Landmarks that are off by a larger part of their spread say that a given hand is wrong.
+_FAR_OFF = 0.1
 #: Coordinates beyond this are on no picture.
 _FARTHEST = 1e12
 #: More pairs are no landmarks that somebody set, and the equations of a spline grow with their square.
@@ -74,6 +76,8 @@ def fit_landmarks(
         mirror = _is_mirrored(there, here)
     matrix = similarity_matrix(there, here, bool(mirror)) if kind == "similarity" else affine_matrix(there, here)
     mirrored = bool(np.linalg.det(matrix[:, :2]) < 0)
+    if kind == "similarity" and _is_clearly_wrong(there, here, mirrored):
+        mirrored = not mirrored
     if mirror is not None and mirrored != mirror:
         said = "mirrored" if mirrored else "not mirrored"
         raise RegistrationError(f"The landmarks say that the picture is {said}; allow that, or check the pairs.")
@@ -116,6 +120,15 @@ def _is_mirrored(moving: FloatArray, fixed: FloatArray) -> bool:
     return mirrored < _CLEARLY * plain
 
 
+def _is_clearly_wrong(moving: FloatArray, fixed: FloatArray, mirrored: bool) -> bool:
+    """Return whether a similarity of this hand leaves the landmarks far off, and one of the other hand does not."""
+    if len(moving) < 3:
+        return False
+    asked, other = (_rms(moving, fixed, similarity_matrix(moving, fixed, sign)) for sign in (mirrored, not mirrored))
+    spread = float(np.sqrt(((fixed - fixed.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    return asked > _FAR_OFF * spread and other < _CLEARLY * asked
+
+
 def _rms(moving: FloatArray, fixed: FloatArray, matrix: FloatArray) -> float:
     return float(np.sqrt(((moving @ matrix[:, :2].T + matrix[:, 2] - fixed) ** 2).sum(axis=1).mean()))
 
@@ -123,16 +136,39 @@ def _rms(moving: FloatArray, fixed: FloatArray, matrix: FloatArray) -> float:
 def _left_out(moving: FloatArray, fixed: FloatArray, kind: Kind, mirror: bool) -> FloatArray:
     """Return how far from its fixed landmark each moving one comes to lie by a fit to all the others."""
     away = np.full(len(moving), np.nan)
+    bent = _left_out_of_spline(moving, fixed) if kind == "thin-plate" else None
     for i in range(len(moving)):
         rest = np.arange(len(moving)) != i
         try:
-            there, here = _checked(moving[rest], fixed[rest], kind)
+            # Of a spline only a line matters here: that no two points coincide was seen before.
+            there, here = _checked(moving[rest], fixed[rest], kind if bent is None else "affine")
         except RegistrationError:
+            continue
+        if bent is not None:
+            away[i] = bent[i]
             continue
         matrix = similarity_matrix(there, here, mirror) if kind == "similarity" else affine_matrix(there, here)
         found = Registration(kind, matrix, there, here, np.empty(0))
         away[i] = np.linalg.norm(found.map(moving[i : i + 1])[0] - fixed[i])
     return away
+
+
+def _left_out_of_spline(moving: FloatArray, fixed: FloatArray) -> FloatArray:
+    """Return how far off each landmark is by a spline through all the others, without fitting it anew.
+
+    Where the spline's equations ``A (c, d) = (fixed, 0)`` have the solution ``c``, it is ``c_i / (inverse of A)_ii``
+    (Rippa, Advances in Computational Mathematics 11, 193-210, 1999, equation 10).
+    """
+    from scipy.spatial.distance import cdist
+    from scipy.special import xlogy
+
+    n, points = len(moving), moving - moving.mean(axis=0)
+    points = points / np.abs(points).max()
+    apart, plane = cdist(points, points), np.column_stack([np.ones(n), points])
+    inverse = np.linalg.pinv(np.block([[xlogy(apart**2, apart), plane], [plane.T, np.zeros((3, 3))]]))
+    with np.errstate(divide="ignore", invalid="ignore"):  # where the others lie on a line, which is not asked
+        off = inverse[:n, :n] @ fixed / np.diag(inverse)[:n, None]
+    return np.asarray(np.linalg.norm(off, axis=1))
 
 
 def _checked(moving: npt.ArrayLike, fixed: npt.ArrayLike, kind: Kind) -> tuple[FloatArray, FloatArray]:
@@ -151,8 +187,8 @@ def _checked(moving: npt.ArrayLike, fixed: npt.ArrayLike, kind: Kind) -> tuple[F
             f"Landmark {int(unknown.argmax()) + 1} has a coordinate that is not a number, or too large."
         )
     if len(there) < LEAST[kind]:
-        needed = {2: "two pairs", 3: "three pairs that are not on a line"}[LEAST[kind]]
-        raise RegistrationError(f"{_a(kind)} registration takes {needed} of landmarks, and there are {len(there)}.")
+        needed = {2: "two pairs of landmarks", 3: "three pairs of landmarks that are not on a line"}[LEAST[kind]]
+        raise RegistrationError(f"{_a(kind)} registration takes {needed}, but has {len(there)}.")
     if len(there) > MOST:
         raise RegistrationError(f"There are {len(there):,} landmarks; a registration takes {MOST:,} at most.")
     for points, which in ((there, "moving"), (here, "fixed")):

@@ -79,10 +79,11 @@ def view_of_spots(spots: AnnData, name: str = "spots") -> View:
     if "spatial" not in spots.obsm:
         raise RegistrationError('The table of spots has no positions in obsm["spatial"].')
     positions = np.asarray(spots.obsm["spatial"], dtype=np.float64)
-    positions = positions[np.isfinite(positions).all(axis=1)]
+    positions = np.unique(positions[np.isfinite(positions).all(axis=1)], axis=0)
     if len(positions) < _LEAST_SPOTS:
         raise RegistrationError(
-            f"{len(positions)} spots are too few to find their place on a slide; set landmarks instead."
+            f"Spots at {len(positions)} different places are too few to find where they lie on a slide; set landmarks "
+            "instead."
         )
     mpp = estimate_mpp(spots) or implied_mpp(spots)
     view = _of_stored_picture(spots, name, mpp)

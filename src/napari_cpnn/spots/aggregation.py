@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_cpnn.counts import MatrixFile
 from napari_cpnn.errors import SpotsError
-from napari_cpnn.untrusted import read_bytes
+from napari_cpnn.untrusted import read_bytes, reading
 
 _MOST_BYTES = 2**20
 _NUMBERED = re.compile(r"-(\d{1,6})$")
@@ -28,7 +28,8 @@ def libraries_of_folder(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     text = read_bytes(path, _MOST_BYTES, SpotsError).decode("utf-8-sig", errors="replace")
-    rows = [[field.strip() for field in row] for row in csv.reader(text.splitlines()) if any(row)]
+    with reading(f"{path}", SpotsError, "it must be a table of libraries."):
+        rows = [[field.strip() for field in row] for row in csv.reader(text.splitlines()) if any(row)]
     header = [name.casefold() for name in rows[0]] if rows else []
     at = next((header.index(name) for name in ("library_id", "sample_id") if name in header), None)
     if at is None:

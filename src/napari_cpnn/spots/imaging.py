@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from napari_cpnn.arrays import FloatArray
 from napari_cpnn.counts import as_counts, count_table, open_text, read_table, separator_of
-from napari_cpnn.errors import SpotsError
+from napari_cpnn.errors import CpnnWarning, SpotsError
 from napari_cpnn.geometry import is_plausible_mpp
 from napari_cpnn.spots.affine import read_affine
 from napari_cpnn.spots.frames import InstrumentFrame, frame_on
@@ -47,6 +49,10 @@ _TABLES = re.compile(r"cell_metadata|metadata_file", re.IGNORECASE)
 _CONTROL = re.compile(r"(?:Blank|NegPrb|Negative|NegControl|SystemControl|FalseCode)[-_ ]?\d+", re.IGNORECASE)
 _NO_GENES = ("fov", "cell_id", "cell", "slide_id")
 _ENDINGS = (".csv", ".csv.gz")
+#: Cells, so many at least, that lie closer together than this part of their width have positions in other units.
+_CROWDED, _LEAST_CELLS = 0.1, 20
+#: Positions beyond this are none.
+_FARTHEST = 1e9
 _BLOCK_VALUES = 4_000_000
 
 
@@ -137,8 +143,29 @@ def read_imaging(run: ImagingRun, alignment: Path | None = None) -> tuple[AnnDat
     wide = wide[np.isfinite(wide) & (wide > 0)]
     if wide.size:
         factors["spot_diameter_fullres"] = float(np.median(wide)) / frame.mpp
+        _warn_if_crowded(run, table[["x", "y"]].to_numpy(dtype=np.float64), float(np.median(wide)), frame.mpp)
     kept.uns["spatial"] = {run.name: {"images": {}, "scalefactors": factors}}
     return kept, {"no_position": int((~known).sum()), "no_counts": len(table) - int(known.sum())}
+
+
+def _warn_if_crowded(run: ImagingRun, places: FloatArray, wide_um: float, mpp: float) -> None:
+    """Warn if cells lie far closer together than they are wide, as with positions in millimetres."""
+    from scipy.spatial import cKDTree
+
+    places = np.unique(places[(np.abs(places) < _FARTHEST).all(axis=1)], axis=0)
+    if len(places) < _LEAST_CELLS:
+        return
+    apart_um = float(np.median(cKDTree(places).query(places, k=2)[0][:, 1])) * (
+        1 if run.instrument == "MERSCOPE" else mpp
+    )
+    if apart_um < _CROWDED * wide_um:
+        unit = "micrometres" if run.instrument == "MERSCOPE" else "pixels"
+        warnings.warn(
+            f"The cells of {run.cells} are {wide_um:.3g} um wide, but lie {apart_um:.2g} um apart; are their positions "
+            f"in {unit}?",
+            CpnnWarning,
+            stacklevel=4,
+        )
 
 
 def _merscope_cells(run: ImagingRun) -> pd.DataFrame:
@@ -159,18 +186,23 @@ def _cosmx_cells(run: ImagingRun) -> pd.DataFrame:
     table = table.set_axis(_ids_of_cosmx(table), axis=0)
     table["x"], table["y"] = _numbers(table, "CenterX_global_px"), _numbers(table, "CenterY_global_px")
     area_px, area_um2 = _numbers(table, "Area"), _numbers(table, "Area.um2")
-    mpp = _cosmx_mpp(table, area_px, area_um2)
+    mpp = _cosmx_mpp(run, table, area_px, area_um2)
     table["cell_area"] = area_px * mpp**2
     table["diameter_um"] = 2 * np.sqrt(table["cell_area"].clip(lower=0) / math.pi)
     table.attrs["mpp"] = mpp
     return _unique(table, run)
 
 
-def _cosmx_mpp(table: pd.DataFrame, area_px: pd.Series[float], area_um2: pd.Series[float]) -> float:
+def _cosmx_mpp(run: ImagingRun, table: pd.DataFrame, area_px: pd.Series[float], area_um2: pd.Series[float]) -> float:
     """Return the pixel size that the areas of the cells in both units tell, else that of the instrument."""
     known = (area_px > 0) & (area_um2 > 0)
     if known.any():
-        return float(np.sqrt((area_um2[known] / area_px[known]).median()))
+        mpp = float(np.sqrt((area_um2[known] / area_px[known]).median()))
+        if not is_plausible_mpp((mpp, mpp)):
+            raise SpotsError(
+                f"{run.cells} has areas by which a pixel has {mpp:.3g} um, as no microscope has; get the file again."
+            )
+        return mpp
     local = _numbers(table, "CenterX_local_px")
     return _PROTOTYPE_MPP if local.notna().any() and float(local.max()) > _WIDEST_PX else COSMX_MPP
 
@@ -209,11 +241,12 @@ def _unique(table: pd.DataFrame, run: ImagingRun) -> pd.DataFrame:
 
 
 def _numbers(table: pd.DataFrame, name: str) -> pd.Series[float]:
-    """Return a column as numbers; NaN where it has none, and for a column that is not there."""
+    """Return a column as numbers; NaN where it has none or infinity, and for a column that is not there."""
     import pandas as pd
 
     values = table[name] if name in table else pd.Series(np.nan, index=table.index)
-    return pd.to_numeric(values, errors="coerce").astype(np.float64)
+    numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
+    return numbers.where(np.isfinite(numbers))
 
 
 def _ids_of_cosmx(table: pd.DataFrame) -> list[str]:
@@ -232,6 +265,8 @@ def _counts(run: ImagingRun) -> AnnData:
         separator = separator_of(file.readline())
         file.seek(0)
         columns = list(pd.read_csv(file, sep=separator, nrows=0).columns)
+        file.seek(0)
+        own = [str(name) for name in pd.read_csv(file, sep=separator, nrows=1, header=None, dtype=str).iloc[0]]
         is_merscope = run.instrument == "MERSCOPE"
         ids = [columns[0]] if is_merscope else ["fov", "cell_ID"]
         if any(name not in columns for name in ids):
@@ -249,7 +284,8 @@ def _counts(run: ImagingRun) -> AnnData:
         raise SpotsError(f"{run.counts} has no cells.")
     if len(set(names)) < len(names):
         raise SpotsError(f"{run.counts} has duplicate cells; get the file again.")
-    return count_table(sp.vstack(blocks, format="csr"), names, genes)
+    # Their own names: pandas makes ERBB2.1 of an ERBB2 that comes twice.
+    return count_table(sp.vstack(blocks, format="csr"), names, [own[columns.index(gene)] for gene in genes])
 
 
 def _is_gene(name: str) -> bool:

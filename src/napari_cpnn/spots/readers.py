@@ -202,10 +202,14 @@ def _is_of_cells(matrix: MatrixFile, positions: Path | None) -> bool:
     return positions is None and is_segmented(matrix.folder) and not has_positions(matrix.folder)
 
 
+#: Positions beyond this are on no picture.
+_FARTHEST_PX = 1e9
+
+
 def _usable(spots: AnnData, slide: Slide | None) -> tuple[AnnData, dict[str, int]]:
-    """Return spots with counts and a finite position on the slide, and the number of others by first reason."""
+    """Return spots with counts and a possible position on the slide, and the number of others by first reason."""
     spatial = spots.obsm["spatial"]
-    placed = np.isfinite(spatial).all(axis=1)
+    placed = (np.abs(spatial) < _FARTHEST_PX).all(axis=1)
     counted = np.asarray(spots.layers["counts"].sum(axis=1)).ravel() > 0
     inside = np.ones(len(spatial), dtype=bool)
     if slide is not None:

@@ -146,7 +146,11 @@ def _read_text(path: Path) -> pd.DataFrame:
 def _fields(line: str, separator: str) -> list[str]:
     if separator == WHITE_SPACE:
         return [field.strip("\"'") for field in line.split()]
-    return [field.strip().strip("\"'") for field in next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])]
+    try:
+        fields = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    return [field.strip().strip("\"'") for field in fields]
 
 
 def _is_number(text: str) -> bool:

@@ -90,15 +90,15 @@ def restored(path: Path) -> Path:
 def remove(path: Path) -> None:
     """Delete a file, link or folder of ours; never raises.
 
-    Chunks that are still being written may briefly recreate a folder.
+    Chunks that are still being written, by threads that an interruption does not reach, may recreate a folder even
+    after it was gone; so it is looked for once more.
     """
     for _ in range(_REMOVALS):
         if not os.path.lexists(path):
             return
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
-            if os.path.lexists(path):
-                time.sleep(0.1)
+            time.sleep(0.1)
         else:
             with suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -236,7 +236,7 @@ class AddressPlace:
         except Exception as error:  # any exception of the client
             if getattr(error, "status", None) in (403, 404, 410):
                 return None
-            raise SlideError(f"{place} cannot be read ({reason_of(error)}); is the server reachable?") from error
+            raise SlideError(f"{place} cannot be read ({_reason(error)}); is the server reachable?") from error
         if len(found) > _MOST_BYTES:
             raise SlideError(f"{place} is too large for a file of its kind.")
         return parse_json(found, place, SlideError)
@@ -257,6 +257,14 @@ class AddressPlace:
 
     def is_there(self, level: str, *, empty: bool) -> bool:
         return not empty or _array_file(self, level)[1] is not None
+
+
+def _reason(error: Exception) -> str:
+    """Say what a server answered; the text of its client repeats the address, and may be empty."""
+    if type(error).__name__ == "TooManyRedirects":
+        return "its server leads from one address to the next without an end"
+    status, message = getattr(error, "status", 0), getattr(error, "message", "")
+    return f"its server answers {status} {message}".strip() if status else reason_of(error)
 
 
 def address_of(path: str | Path) -> str | None:

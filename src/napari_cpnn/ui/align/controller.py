@@ -23,8 +23,12 @@ from napari_cpnn.registration import (
     guess_registration,
     load_registration,
     open_moving,
+    require_fixed,
+    require_inside,
     save_registration,
+    with_moving_mpp,
 )
+from napari_cpnn.storage import require_separate
 from napari_cpnn.ui.align.words import hint
 from napari_cpnn.ui.frame import Tasks
 from napari_cpnn.ui.viewer import ExploreState
@@ -32,10 +36,13 @@ from napari_cpnn.ui.viewer import ExploreState
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from napari_cpnn.slides import Slide
     from napari_cpnn.ui.frame import Background
 
 Point = tuple[float, float]
 
+#: What lies on the slide is at most so many times as large.
+_VAST = 30
 LEAST: dict[Kind, int] = {"similarity": 2, "affine": 3, "thin-plate": 3}
 
 
@@ -136,32 +143,38 @@ class AlignController:
         """Set one side of the pair that lacks it, or begin a new pair; a side that waits for the other is moved."""
         if self.moving is None or self.state.slide is None:
             return
+        if side == "fixed":
+            try:
+                require_inside(np.array([at]), self.state.slide)
+            except RegistrationError:
+                self.tasks.set_problem(RegistrationError("That place is beside the slide; click where the slide is."))
+                return
         last = self.pairs[-1] if self.open_side else None
         pairs = self.pairs[:-1] if last is not None else self.pairs
         changed = dataclasses.replace(last or Pair(), **{side: (float(at[0]), float(at[1]))})
-        self._set((*pairs, changed), f"landmark {len(pairs) + 1}")
+        self._set((*pairs, changed), f"landmark {len(pairs) + 1}", self.given)
 
     def remove(self, rows: list[int]) -> None:
         """Remove some pairs."""
         gone = {row for row in rows if 0 <= row < len(self.pairs)}
         if gone:
             kept = tuple(pair for i, pair in enumerate(self.pairs) if i not in gone)
-            self._set(kept, "removed landmarks")
+            self._set(kept, "removed landmarks", self.given)
 
     def clear(self) -> None:
         """Remove all landmarks, and what was guessed or read."""
-        self.remove(list(range(len(self.pairs))))
-        self.given = None
-        self.fit()
+        if self.pairs or self.given is not None:
+            self._set((), "removed landmarks", None)
 
-    def _set(self, pairs: tuple[Pair, ...], name: str) -> None:
-        before = self.pairs
+    def _set(self, pairs: tuple[Pair, ...], name: str, given: Registration | None) -> None:
+        """Take other landmarks, and what was guessed or read; the step can be taken back."""
+        before = self.pairs, self.given
 
         def undo() -> None:
-            self.pairs = before
+            self.pairs, self.given = before
             self.fit()
 
-        self.pairs = pairs
+        self.pairs, self.given = pairs, given
         self.state.history.add(name, undo, owner=self)
         self.fit()
 
@@ -192,8 +205,28 @@ class AlignController:
             except RegistrationError as error:  # the last good one would not be that of the landmarks
                 self.found = None
                 self.tasks.set_problem(error)
+            else:
+                self._refuse_vast(self.found, slide)
         self.changed.emit()
         self.tasks.update()
+
+    def _refuse_vast(self, found: Registration, slide: Slide) -> None:
+        """Refuse a map by which the moving picture is vastly larger than the slide, as of landmarks in one spot."""
+        own = self.moving.slide if self.moving is not None else None
+        corners = self.spots_um() if own is None else np.array([(0, 0), own.shape[:2]]) * found.moving_mpp
+        corners = corners[np.isfinite(corners).all(axis=1)]
+        if not len(corners) or slide.mpp is None:
+            return
+        size_um = float(max(slide.shape[0] * slide.mpp[0], slide.shape[1] * slide.mpp[1]))
+        times = found.scale * float(np.ptp(corners, axis=0).max()) / size_um
+        if times > _VAST:
+            self.found = None
+            self.tasks.set_problem(
+                RegistrationError(
+                    f"By these landmarks {found.moving_name} would be {times:,.0f} times as large as the slide; check "
+                    "the pairs, and set them far apart."
+                )
+            )
 
     def guess(self) -> None:
         """Find a registration from the tissue and the pictures."""
@@ -202,44 +235,39 @@ class AlignController:
             self.tasks.fail(RegistrationError("There is nothing to align yet: open a slide, and what lies on it."))
             return
         text = "Laying one tissue on the other at all angles ..."
-        self.tasks.run("guess", text, lambda: guess_registration(slide, moving.content, moving.name), self._given)
+        self.tasks.run("guess", text, lambda: guess_registration(slide, moving.content, moving.name), self._guessed)
+
+    def _guessed(self, found: Registration) -> None:
+        self._set((), "first guess", found)  # landmarks would override it; they come back with undo
 
     def read(self, path: str | Path) -> None:
         """Take a registration from its file; its landmarks become those of the dock."""
         try:
             found = load_registration(path)
+            if self.state.slide is None or self.moving is None:
+                raise RegistrationError("Open the slide, and what lies on it, before their registration is read.")
+            require_fixed(found, self.state.slide)
+            found = with_moving_mpp(found, self.moving.mpp)
         except CpnnError as error:
             self.tasks.fail(error)
             return
-        slide = self.state.slide
-        if slide is not None and slide.mpp is not None and not np.allclose(found.fixed_mpp, slide.mpp, rtol=0.005):
-            problem = f"{Path(path).name} is of a slide with other pixels than {slide.name}; choose another."
-            self.tasks.fail(RegistrationError(problem))
-            return
+        self.tasks.forget("guess")
         if len(found.moving):
-            self.kind, self.mirror = found.kind, None
+            # Two landmarks do not tell whether the picture is mirrored, but the file does.
+            self.kind, self.mirror = found.kind, found.mirrored if found.kind == "similarity" else None
             pairs = zip(found.moving.tolist(), found.fixed.tolist(), strict=True)
-            self._set(tuple(Pair((a[0], a[1]), (b[0], b[1])) for a, b in pairs), "landmarks of a file")
+            self._set(tuple(Pair((a[0], a[1]), (b[0], b[1])) for a, b in pairs), "landmarks of a file", None)
         else:
-            self._given(found)
-
-    def _given(self, found: Registration) -> None:
-        before, pairs = self.given, self.pairs
-
-        def undo() -> None:
-            self.given, self.pairs = before, pairs
-            self.fit()
-
-        # Landmarks would override it; they come back with undo.
-        self.given, self.pairs = found, ()
-        self.state.history.add("first guess", undo, owner=self)
-        self.fit()
+            self._set((), "registration of a file", found)
 
     def save(self, path: str | Path) -> None:
         """Write the registration; the dialog has asked whether a file may be replaced."""
         if self.found is None:
             return
         try:
+            moving = None if self.moving is None else self.moving.slide
+            read = [*self.files, *(slide.path for slide in (moving, self.state.slide) if slide is not None)]
+            require_separate([Path(path)], read, RegistrationError)
             save_registration(self.found, path, overwrite=True)
         except CpnnError as error:
             self.tasks.fail(error)
@@ -275,7 +303,8 @@ class AlignController:
         return spatial_to_um(spatial, self.moving.mpp)
 
     def _slide_changed(self) -> None:
-        """Landmarks of another slide say nothing about this one."""
+        """Landmarks of another slide, and a guess that is under way, say nothing about this one."""
+        self.tasks.forget("guess")
         self.pairs, self.given = (), None
         self.state.history.forget(self)
         self.fit()
