@@ -59,7 +59,9 @@ def test_places_and_live_map_use_a_registered_kind(slide, placed):
 def test_on_a_cluster_the_context_is_computed_once(slide, placed):
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         cmap = predict_map(slide, placed, client=client, settings=SETTINGS)

@@ -150,7 +150,9 @@ def test_on_a_cluster_too(slide, model):
     distributed = pytest.importorskip("distributed")
     here = predict_map(slide, model, settings=settings(cache=False))
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         there = predict_map(slide, model, client=client, settings=settings(cache=False))

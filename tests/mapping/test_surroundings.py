@@ -237,7 +237,9 @@ def test_the_order_of_places_and_their_company_do_not_matter(slide: Slide, surro
 def test_on_a_cluster_the_map_is_the_same(slide: Slide, surrounded: CPNN) -> None:
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         cmap = predict_map(slide, surrounded, client=client, settings=settings(cache=False))
