@@ -3,8 +3,8 @@
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/memory_panning.py [--minutes 10] [--side 50000]
 
 A generated slide (30 % tissue) with Explore and SqueezeNet; twice a second the view jumps, glides or zooms, and every
-ten seconds another gene is shown. Given are the resident memory at the end of each minute, above that before the slide was
-opened, and the patches that were mapped by then. Caches fill during the first minutes; a leak would go on.
+ten seconds another gene is shown. Given are the resident memory at the end of each minute, above that before the slide
+was opened, and the patches that were mapped by then. Caches fill during the first minutes; a leak would go on.
 """
 
 from __future__ import annotations
