@@ -129,3 +129,19 @@ def test_what_is_labels_by_its_attributes(tmp_path):
     (folder / ".zattrs").write_text(json.dumps({**facts, "image-label": {"version": "0.4"}}))
     assert labels_in(folder) == {"segmentation.zarr": folder}
     assert labels_in(Path(tmp_path / "nothing")) == {}
+
+
+@pytest.mark.parametrize("options", [{}, {"imagej": True}, {"ome": True}])
+def test_several_planes_are_refused(tmp_path, options):
+    """A slide shows the middle one, which is not that of the nuclei for certain."""
+    path = tmp_path / "planes.tif"
+    one = drawn(200, 300).astype(np.uint16)
+    tifffile.imwrite(path, np.stack([one, one, one]), metadata={"axes": "ZYX"}, photometric="minisblack", **options)
+    with pytest.raises(NucleiError, match="has 3 planes of labels, and a slide has one"):
+        nc.read_nuclei(path, mpp=0.5)
+    with nc.open_slide(path) as slide:
+        assert slide.properties["planes"] == "3, one is shown"
+    tifffile.imwrite(path, one, photometric="minisblack")
+    assert len(nc.read_nuclei(path, mpp=0.5)) > 10
+    with nc.open_slide(path) as slide:
+        assert "planes" not in slide.properties

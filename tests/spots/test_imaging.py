@@ -118,6 +118,16 @@ def test_cells_of_cosmx(tmp_path, xy, counts):
     np.testing.assert_allclose(aligned.obsm["spatial"], on_he(100 * xy)[KEEP], atol=1e-6)
 
 
+def test_numbers_of_cosmx_with_a_decimal_point_are_the_same_cells(tmp_path, xy, counts):
+    folder = write_cosmx(tmp_path / "whole", xy * 100, counts)
+    other = write_cosmx(tmp_path / "decimal", xy * 100, counts)
+    path = other / "S1_metadata_file.csv"
+    table = pd.read_csv(path)
+    table.astype({"fov": float, "cell_ID": float}).to_csv(path, index=False)
+    assert ",3.0," in path.read_text() or path.read_text().splitlines()[1].startswith(("3.0", "11.0"))
+    assert list(read_spots(other).obs_names) == list(read_spots(folder).obs_names)
+
+
 @pytest.mark.parametrize(
     ("columns", "mpp"),
     [

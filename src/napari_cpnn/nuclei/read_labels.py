@@ -71,6 +71,9 @@ def read_labels(path: Path, mpp: Mpp | None, size_px: tuple[int, int] | None = N
             raise NucleiError(
                 f"{path} is no image of labels: it has {what}; the pixels of a nucleus must have its whole number."
             )
+        if "planes" in image.properties:
+            n = image.properties["planes"].split(",")[0]
+            raise NucleiError(f"{path} has {n} planes of labels, and a slide has one; save the one of the slide.")
         size = image.mpp or mpp
         if size is None:
             raise NucleiError(f"{path} has no pixel size; give that of the slide (mpp), or the slide.")

@@ -251,7 +251,8 @@ def _numbers(table: pd.DataFrame, name: str) -> pd.Series[float]:
 
 def _ids_of_cosmx(table: pd.DataFrame) -> list[str]:
     """Return names of cells, which are numbered anew in each field of view."""
-    cells, views = (table[name].astype(str).str.strip() for name in ("cell_ID", "fov"))
+    columns = (table[name].astype(str).str.strip() for name in ("cell_ID", "fov"))
+    cells, views = (column.str.replace(r"\.0+$", "", regex=True) for column in columns)  # a table may have 3.0 for 3
     return [f"{cell}_{view}" for cell, view in zip(cells, views, strict=True)]
 
 
@@ -277,7 +278,9 @@ def _counts(run: ImagingRun) -> AnnData:
         file.seek(0)
         options: dict[str, Any] = {"dtype": dict.fromkeys(ids, str), "chunksize": max(1, _BLOCK_VALUES // len(columns))}
         for block in pd.read_csv(file, sep=separator, usecols=[*ids, *genes], **options):
-            rows = block if is_merscope else block[block["cell_ID"].str.strip() != "0"]  # 0 is between the cells
+            rows = (
+                block if is_merscope else block[~block["cell_ID"].str.strip().isin(("0", "0.0"))]
+            )  # 0 is between the cells
             names += list(rows[ids[0]].str.strip()) if is_merscope else _ids_of_cosmx(rows)
             blocks.append(as_counts(rows[genes].to_numpy(dtype=np.float64), f"The table {run.counts}", SpotsError))
     if not names:

@@ -104,7 +104,10 @@ def _read_headers(tif: Any, path: Path, size: int) -> tuple[SourceInfo, list[lis
     colours = ome.colour_order(page)
     planes = [_planes(tif, s, size, colours) for s in series]
     like_first = [level for level in planes if _sort_of(level) == _sort_of(planes[0])]
-    return _describe(tif, page, like_first, ome), like_first, _chain_is_whole(tif)
+    info = _describe(tif, page, like_first, ome)
+    if (n := _n_planes(series[0])) > 1:
+        info.properties["planes"] = f"{n}, one is shown"
+    return info, like_first, _chain_is_whole(tif)
 
 
 def _sort_of(level: Sequence[Plane]) -> tuple[Any, int]:
@@ -161,10 +164,20 @@ def _halving(base: Any, series: Any) -> bool:
     return bool(scale > 1 and abs(height / scale - h) < 1.5 and abs(width / scale - w) < 1.5)
 
 
+def _lead(series: Any) -> str:
+    """Return the axes of a series that its pages do not have: channels, focal planes, times and others."""
+    page = series.pages[0].keyframe
+    return str(series.axes[: len(series.axes) - len(page.axes)]) if series.axes.endswith(page.axes) else ""
+
+
+def _n_planes(series: Any) -> int:
+    """Return how many pictures of all channels a series has, of which one is shown."""
+    return math.prod(size for axis, size in zip(_lead(series), series.shape, strict=False) if axis != "C")
+
+
 def _planes(tif: Any, series: Any, size: int, colours: tuple[int, int, int] | None) -> list[Plane]:
     """Return the planes to show: all channels, the middle focal plane, the first of any other axis."""
-    page = series.pages[0].keyframe
-    lead = series.axes[: len(series.axes) - len(page.axes)] if series.axes.endswith(page.axes) else ""
+    page, lead = series.pages[0].keyframe, _lead(series)
     sizes = series.shape[: len(lead)]
     if math.prod(sizes) > len(series.pages):
         raise Refused("the layout of its pages is not supported")
