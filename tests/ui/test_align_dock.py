@@ -189,6 +189,17 @@ def test_applied_spots_are_those_of_compare_until_it_is_undone(opened, wait, qtb
     assert move_of(compare.controller.spots.table).name == "a registration (similarity)"
     wait(lambda: dock.state.memory.move is not None)  # remembered with the slide, as any other move
     assert not dock.set_marks.isChecked()
+    controller.click("moving", places[95])
+    controller.click("fixed", TRUE[95])
+    dock.apply.click()  # once refined, in place of the first
+    (again,) = (layer for layer in dock.viewer.layers if has_table(layer))
+    assert again is not layer
+    wait(lambda: compare.controller.spots.table is again.metadata[TABLE_KEY])
+    dock.undo.click()
+    assert [one for one in dock.viewer.layers if has_table(one)] == [layer]
+    wait(lambda: compare.controller.spots.table is layer.metadata[TABLE_KEY])
+    dock.undo.click()  # the fourth landmark
+    dock.undo.click()
     dock.undo.click()
     assert layer not in dock.viewer.layers
     wait(lambda: compare.controller.spots.table is None)

@@ -68,6 +68,7 @@ class Align(Dock):
         self.on_slide = OnSlide(napari_viewer)
         self._picture: tuple[Picture, tuple[float, float]] | None = None
         self._taken: Layer | None = None
+        self._applied: Layer | None = None
         self._build()
         self._connect()
         self._fill_choices()
@@ -148,7 +149,7 @@ class Align(Dock):
 
     def open(self, path: str | Path, positions: str | Path | None = None) -> None:
         """Register the spots, or the slide, of a file or folder."""
-        self._taken = None
+        self._taken = self._applied = None
         self.controller.open(path, positions)
 
     def _choose_file(self) -> None:
@@ -177,7 +178,7 @@ class Align(Dock):
 
     def take(self, layer: Layer) -> None:
         """Register the spots, or the slide, of a layer."""
-        self._taken = layer
+        self._taken, self._applied = layer, None
         name = str(layer.name)
         if is_slide_layer(layer):
             self.controller.take(name, lambda: Moving.of_slide(slide_of_layer(layer)))
@@ -320,7 +321,10 @@ class Align(Dock):
             self.on_slide.show_spots(layer, slide.mpp, self.controller.mapped_spots_um(), diameter)
 
     def apply_found(self) -> None:
-        """Add the spots at their places on the slide as a layer, which Compare takes; their former layer is hidden."""
+        """Add the spots at their places on the slide as a layer, which Compare takes; their former layer is hidden.
+
+        A layer that was added before, of a registration that has been refined since, is replaced.
+        """
         controller, slide, under = self.controller, self.state.slide, self.state.layer
         moved, moving = controller.moved_spots(), controller.moving
         if moved is None or moving is None or slide is None or under is None:
@@ -332,12 +336,19 @@ class Align(Dock):
         self.set_marks.setChecked(False)
         if before is not None:
             before.visible = False
+        former = self._applied if self._applied in self.viewer.layers else None
+        if former is not None:
+            self.viewer.layers.remove(former)
         self.viewer.add_layer(layer)
         self.viewer.layers.selection = {under}
+        self._applied = layer
 
         def undo() -> None:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
+            self._applied = former
+            if former is not None:
+                self.viewer.add_layer(former)
             if before is not None and before in self.viewer.layers:
                 before.visible = was_visible
             self._show_preview()
