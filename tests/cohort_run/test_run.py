@@ -15,7 +15,7 @@ import zarr
 
 from cohort_world import ExactModel, make_cohort, results_of, run_settings
 from fakes import PATCH, ColorModel, true_weights
-from napari_cpnn.cohort_run import CohortProgress, cohort_status, slide_tables
+from napari_cpnn.cohort_run import CohortProgress, cohort_status, slide_job, slide_tables
 from napari_cpnn.cohort_run.slide_job import job_key
 from napari_cpnn.errors import CohortError, GenesError
 from napari_cpnn.mapping import DONE, CompositionMap
@@ -233,6 +233,34 @@ def _guard(self, loop):
         with self._condition:
             self.error, self._stopped = RuntimeError("killed"), True
             self._condition.notify_all()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("function", "file"), [("remove", "failed.json"), ("remove", ".work"), ("write_json", "slide.json")]
+)
+def test_a_slide_that_was_killed_at_its_end_leaves_nothing_behind(tmp_path, monkeypatch, function, file, when):
+    world, folder = make_cohort(tmp_path, n=1), tmp_path / "out" / "slides" / "s0"
+    world.run("reference")
+    world.run("out")
+    (folder / "failed.json").touch()  # of an earlier attempt
+    (folder / "slide.json").unlink()
+    step = getattr(slide_job, function)
+
+    def killed(path, *args):
+        if when == "before" and path.name == file:
+            raise KeyboardInterrupt
+        step(path, *args)
+        if path.name == file:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slide_job, function, killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.run("out")
+    world.run("out")
+    assert results_of(tmp_path / "out") == results_of(tmp_path / "reference")
+    assert not (folder / "failed.json").exists()
 
 
 def test_regions_of_a_column_are_in_the_table(cohort_world):

@@ -295,5 +295,25 @@ def test_a_folder_that_a_thread_writes_again_is_removed_as_well(tmp_path, monkey
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "rmtree", behaviour)
             patch.setattr(time, "sleep", lambda _seconds: [one.join() for one in writers])
-            remove(folder)
+            remove(folder, interrupted=True)
         assert not folder.exists()
+
+
+@pytest.mark.parametrize("ends", ["complete", "interrupted"])
+def test_only_after_an_interruption_late_writers_are_waited_for(tmp_path, monkeypatch, ends):
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    folder_with(tmp_path / "map.zarr", "old")
+
+    def write():
+        with staged(tmp_path / "map.zarr") as temporary:
+            folder_with(temporary, "new")
+            if ends == "interrupted":
+                raise KeyboardInterrupt
+
+    if ends == "interrupted":
+        pytest.raises(KeyboardInterrupt, write)
+    else:
+        write()
+    assert bool(slept) == (ends == "interrupted")
+    assert names(tmp_path) == ["map.zarr"]

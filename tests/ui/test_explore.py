@@ -298,7 +298,8 @@ def test_removing_the_slide_stops_mapping_and_takes_the_maps_away(explore, wait,
     assert "No slide yet" in dock.message.text()
     dock.session.legend.finish()
     ours = [overlay for key, overlay in viewer.canvas.overlays.items() if key.startswith("napari_cpnn")]
-    assert not [overlay.text for overlay in ours if overlay.visible and overlay.box_color[3]]
+    # Letters may still be drawn ahead, unseen: then a box has a thousandth of its opacity, and its text none.
+    assert not [overlay.text for overlay in ours if overlay.visible and overlay.box_color[3] > 0.01]
 
 
 def test_removing_an_overlay_only_hides_it(explore, wait, slide_path, model):

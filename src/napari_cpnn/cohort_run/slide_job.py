@@ -135,9 +135,10 @@ def run_slide(job: SlideJob, model: CPNN, client_of: ClientOf | None = None) -> 
                 "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
                 "seconds": round(time.monotonic() - start, 3),
             }
-        write_json(folder.summary, facts)
+        # The summary is last: nobody comes back to a slide that has one.
         remove(folder.failure)
         remove(folder.work)
+        write_json(folder.summary, facts)
     except Exception as error:  # noqa: BLE001 -- one bad slide does not stop the rest
         return _failed(job, error)
     return Outcome(job.name, "done")

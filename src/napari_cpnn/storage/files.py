@@ -51,12 +51,13 @@ def staged(path: Path, *, tidy: bool = True) -> Iterator[Path]:
     restored(path)
     if tidy:
         sweep(path.parent)
-    temporary = temporary_beside(path)
+    temporary, complete = temporary_beside(path), False
     try:
         yield temporary
         put_in_place(temporary, path)
+        complete = True
     finally:  # also after Ctrl-C; on success, this is the replaced version
-        remove(temporary)
+        remove(temporary, interrupted=not complete)
 
 
 def target_of(path: Path) -> Path:

@@ -28,6 +28,7 @@ _ENDING = re.compile(r"(?:\.\w{1,12}){0,2}\Z", re.ASCII)
 #: Tolerance of a process's start time, in case the clock was adjusted.
 _SAME_START_SECONDS = 2
 _REMOVALS = 10
+_LATE_WRITE_SECONDS = 0.1
 
 
 def temporary_beside(path: Path) -> Path:
@@ -87,18 +88,24 @@ def restored(path: Path) -> Path:
     return path
 
 
-def remove(path: Path) -> None:
+def remove(path: Path, *, interrupted: bool = False) -> None:
     """Delete a file, link or folder of ours; never raises.
 
-    Chunks that are still being written, by threads that an interruption does not reach, may recreate a folder even
-    after it was gone; so it is looked for once more.
+    Parameters
+    ----------
+    path
+        What to delete; it may be missing.
+    interrupted
+        Whether its writing was interrupted. Threads that write chunks are not reached by an interruption, and may
+        recreate a folder even after it was gone; so it is looked for once more after a while.
     """
     for _ in range(_REMOVALS):
         if not os.path.lexists(path):
             return
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
-            time.sleep(0.1)
+            if interrupted:
+                time.sleep(_LATE_WRITE_SECONDS)
         else:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
