@@ -86,6 +86,8 @@ def ours(mapper: LiveMapper, seconds: float) -> float:
     mapper.resume()
     start = clock()
     while clock() - start < seconds:
+        if mapper.progress().idle:
+            raise SystemExit("All of the slide is mapped, so that there is nothing left to measure; see --stride.")
         n = mapper.n_computed
         if n != computed:
             computed = n
@@ -126,6 +128,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slide", type=Path, default=sample_slide())
     parser.add_argument("--mpp", type=float, help="pixel size of the slide, instead of its own")
+    parser.add_argument(
+        "--stride",
+        type=float,
+        default=28.0,
+        help="um between patches; fast networks need less to have work for all turns",
+    )
     parser.add_argument("--reduced-tiles", action="store_true", help="as the setting of that name")
     parser.add_argument("--processor-time", action="store_true", help="for a machine on which others work, too")
     args = parser.parse_args()
@@ -137,12 +145,12 @@ def main() -> None:
     standard = Whole(copy.deepcopy(model)).to(predictor.device, memory_format=torch.channels_last)
     plain = PlainLoop(args.slide, args.mpp, model)
     rows = []
-    # A quarter of the stride: sixteen times the patches, so that the slide lasts for all turns.
+    # A fraction of the usual stride: sixteen times the patches and more, so that the slide lasts for all turns.
     with (
         scratch() as cache,
         open_slide(args.slide, args.mpp) as slide,
         LiveMapper(
-            slide, model, MappingSettings(cache_dir=cache, stride_um=28.0, reduced_tiles=args.reduced_tiles)
+            slide, model, MappingSettings(cache_dir=cache, stride_um=args.stride, reduced_tiles=args.reduced_tiles)
         ) as mapper,
     ):
         mapper.map_whole_slide()
