@@ -216,11 +216,16 @@ class Painter:
         self._hidden = np.zeros(self._visible.shape, dtype=bool)
         painted[:, 3] *= self._solid
         flat = self.rgba.reshape(-1, 4)
-        flat[self._cells] = painted
+        _whole_pixels(flat)[self._cells] = _whole_pixels(painted)
         # A linear texture filter mixes colour and alpha separately: black in a transparent neighbour would draw a
         # dark fringe around the map.
         flat[self._rim, :3] = flat[self._rim_from, :3]
         flat[self._failed] = _between(np.array([FAILED_COLOR], dtype=np.float32), limits)
+
+
+def _whole_pixels(rgba: Float32Array) -> npt.NDArray[np.complex128]:
+    """View RGBA ``(n, 4)`` as ``(n,)`` items of the same bits, which NumPy copies five times as fast as rows."""
+    return rgba.view(np.complex128)[:, 0]
 
 
 def _between(colors: Float32Array, limits: Range) -> Float32Array:
