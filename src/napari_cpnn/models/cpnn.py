@@ -343,11 +343,18 @@ class CPNN(nn.Module):
         factor, offset = self._normalisation(images.device)
         if images.shape[3] != 3:
             return images.to(torch.float32).mul_(factor).sub_(offset)
-        # Row by row, which is five times as fast on a CPU as three values per pixel.
+        # Row by row, which is five times as fast on a CPU as three values per pixel, and there image by image, which
+        # then stay in the processor's cache.
         n, height, width, _ = images.shape
         factors, offsets = (values.reshape(3).repeat(width) for values in (factor, offset))
-        rows = images.reshape(n, height, 3 * width).to(torch.float32).mul_(factors).sub_(offsets)
-        return rows.reshape(n, height, width, 3).permute(0, 3, 1, 2)
+        rows = images.reshape(n, height, 3 * width)
+        if images.device.type != "cpu":
+            result = rows.to(torch.float32).mul_(factors).sub_(offsets)
+        else:
+            result = torch.empty(rows.shape, dtype=torch.float32)
+            for one, given in zip(result, rows, strict=True):
+                one.copy_(given).mul_(factors).sub_(offsets)
+        return result.reshape(n, height, width, 3).permute(0, 3, 1, 2)
 
     def _normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Factor and offset of :meth:`normalize`; kept where they are not on the CPU, since copying waits for a GPU."""
