@@ -346,7 +346,7 @@ class CPNN(nn.Module):
         factors, offsets = (values.reshape(3).repeat(images.shape[2]) for values in (factor, offset))
         result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
         step = 1 if images.device.type == "cpu" else max(len(images), 1)
-        for rows, given in zip(result.flatten(2).split(step), images.flatten(2).split(step), strict=True):
+        for rows, given in zip(*(torch.split(t.flatten(2), step) for t in (result, images)), strict=True):
             rows.copy_(given).mul_(factors).sub_(offsets)
         return result.permute(0, 3, 1, 2)
 
