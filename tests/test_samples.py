@@ -145,6 +145,21 @@ def test_a_mirror_without_the_file(public: Path, tmp_path: Path) -> None:
     assert files(tmp_path / "here") == {}
 
 
+def test_a_folder_without_the_data_is_told_also_where_nothing_is_needed(
+    public: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, empty = samples.fetch_her2st(tmp_path / "here", mirror=public), tmp_path / "empty"
+    empty.mkdir()
+    assert main(["fetch", "her2st", "--from", str(empty), "--to", str(here)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"napari-cpnn: {empty} holds no file of the real sample, such as data/a.tsv. Nothing was taken from it, since "
+        f"those in {here} are whole; leave the folder out, or give one that holds a copy."
+    )
+    assert files(here / "set") == CONTENT
+    monkeypatch.setenv("NAPARI_CPNN_DATA", str(empty))  # a folder for many things, which nobody named for this
+    assert samples.fetch_her2st(here) == here
+
+
 def test_over_the_network(server: Path, tmp_path: Path) -> None:
     assert files(samples.fetch_her2st(tmp_path / "here") / "set") == CONTENT
 

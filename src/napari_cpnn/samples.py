@@ -140,7 +140,8 @@ def fetch_her2st(
     Raises
     ------
     DownloadError
-        If a file cannot be downloaded or written, or arrives damaged. Files fetched earlier are kept.
+        If a file cannot be downloaded or written, or arrives damaged; or if ``mirror`` holds none of them, even if all
+        are there. Files fetched earlier are kept.
     CpnnError
         If there is no such section.
 
@@ -158,6 +159,11 @@ def fetch_her2st(
         if progress is not None:
             progress(name, number, len(files))
         _fetch(source, name, target / source.folder / name, copy)
+    if mirror and copy is not None and not any(_found_in(copy, source, name) for source, name in files):
+        raise DownloadError(
+            f"{copy} holds no file of the real sample, such as {files[0][1]}. Nothing was taken from it, since those "
+            f"in {target} are whole; leave the folder out, or give one that holds a copy."
+        )
     return target
 
 
@@ -218,8 +224,7 @@ def _there(path: Path) -> Path:
 def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> None:
     """Fetch one file through a temporary name in the same folder, so that an interruption leaves no partial file."""
     sha256 = source.sha256[name]
-    remote = _REMOTE_NAMES.get(name, name)
-    url = source.base + remote
+    url = source.base + _REMOTE_NAMES.get(name, name)
     try:
         if _is_whole(target, sha256):
             return
@@ -231,8 +236,7 @@ def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> Non
         origin: str | Path = url
         with staged(target) as temporary:
             if mirror is not None:
-                places = (mirror / source.folder / name, mirror / name, mirror / remote)
-                origin = next((place for place in places if place.is_file()), places[0])
+                origin = _found_in(mirror, source, name) or mirror / source.folder / name
                 shutil.copyfile(origin, temporary)
             else:
                 download(url, temporary)
@@ -252,6 +256,12 @@ def _fetch(source: _Source, name: str, target: Path, mirror: Path | None) -> Non
         raise DownloadError(
             f"{name} could not be fetched from {mirror or source.base} ({reason}); {advice}."
         ) from error
+
+
+def _found_in(mirror: Path, source: _Source, name: str) -> Path | None:
+    """Return where a local copy holds a file, laid out as a data folder or as the repository itself."""
+    places = (mirror / source.folder / name, mirror / name, mirror / _REMOTE_NAMES.get(name, name))
+    return next((place for place in places if place.is_file()), None)
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

@@ -35,6 +35,27 @@ def test_the_whole_view_is_mapped_and_right(slide, model, image):
         np.testing.assert_allclose(cmap.weights[row, col], true_weights(image, row, col), atol=2e-3)
 
 
+def test_batches_share_their_memory_and_none_is_kept_when_all_is_done(slide, model, monkeypatch):
+    images: dict[int, np.ndarray] = {}
+    read, n_reads = PatchReader.read, []
+
+    def noted(self, centers):
+        pixels, ok = read(self, centers)
+        memory = pixels if pixels.base is None else pixels.base
+        images[id(memory)] = memory  # kept, so that no id comes twice
+        n_reads.append(len(centers))
+        return pixels, ok
+
+    monkeypatch.setattr(PatchReader, "read", noted)
+    with LiveMapper(slide, model, settings(max_batch=16)) as mapper:
+        mapper.set_viewport(EVERYTHING)
+        assert mapper.wait_until_mapped(30)
+        after, _ = read(mapper._reader, [[100.0, 100.0]])
+        assert not any(np.shares_memory(after, memory) for memory in images.values())
+    # A queue of one more than the readers, and the batch that is computed; the first batches may be smaller.
+    assert len(images) <= 2 * (mapper.settings.readers + 2) < len(n_reads)
+
+
 def test_the_first_batch_covers_the_view_coarsely(slide, model):
     """After one batch every tissue cell of the view shows something."""
     with LiveMapper(slide, model, settings(max_batch=16)) as mapper:

@@ -114,6 +114,32 @@ def test_grouping_changes_nothing(tmp_path: Path, mpp: Mpp):
     np.testing.assert_array_equal(np.concatenate(parts), together[order])
 
 
+def test_memory_that_is_given_back_is_read_into_and_changes_no_pixel():
+    slide, _ = slide_of((0.5, 0.5))
+    reader, fresh = PatchReader(slide, PatchSpec(64, 0.5)), PatchReader(slide, PatchSpec(64, 0.5))
+    centers = np.random.default_rng(4).uniform(40, 400, (9, 2))
+    large, _ = reader.read(centers)
+    kept = large.copy()
+    small, _ = reader.read(centers[:3])  # nothing was given back: it has its own memory
+    assert not np.shares_memory(small, large)
+    np.testing.assert_array_equal(large, kept)
+    reader.give_back(large)
+    again, ok = reader.read(centers[4:])  # fewer patches
+    assert np.shares_memory(again, large)
+    assert ok.all()
+    np.testing.assert_array_equal(again, fresh.read(centers[4:])[0])
+    reader.give_back(again)  # all of the memory, although fewer patches were read
+    full, _ = reader.read(centers)
+    assert np.shares_memory(full, large)
+    np.testing.assert_array_equal(full, kept)
+    reader.give_back(small)
+    more, _ = reader.read(centers)  # the memory is too small
+    np.testing.assert_array_equal(more, kept)
+    reader.give_back(more)
+    reader.release()
+    assert not np.shares_memory(reader.read(centers)[0], more)
+
+
 def test_groups_are_neighbours_and_bounded():
     rng = np.random.default_rng(0)
     start = np.concatenate([rng.integers(0, 100_000, (300, 2)), np.indices((20, 20)).reshape(2, -1).T * 224])

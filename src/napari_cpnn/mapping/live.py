@@ -191,9 +191,8 @@ class LiveMapper:
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        for thread in set(self._threads) - {threading.current_thread()}:
+            thread.join()
         self._model.flush()
         if self.store is not None:
             self.store.close()
@@ -336,8 +335,7 @@ class LiveMapper:
 
     def _may_read(self) -> bool:
         # One batch more than readers keeps the model busy, and a new view is still served at once.
-        waiting = len(self._ready) + self._reading
-        room = waiting <= self.settings.readers
+        room = len(self._ready) + self._reading <= self.settings.readers
         # The model waits for the first batch of a new order, so a queue full of older batches must not block it.
         leads = self._lead == self._claimed
         wanted = bool(self._order.size) or (self._model.pending and not self._reading)
@@ -367,9 +365,12 @@ class LiveMapper:
                 self._computing = True
                 self._condition.notify_all()
             self._compute(batch)
+            self._reader.give_back(batch.images)
             with self._condition:
                 self._computing = False
                 self._busy[batch.patches] = False
+                if self._idle():
+                    self._reader.release()
                 self._condition.notify_all()
 
     def _compute(self, batch: _Batch) -> None:

@@ -276,8 +276,7 @@ class CPNN(nn.Module):
         images = inputs[0]
         if self.training or not isinstance(images, Tensor) or images.device.type != "cpu":
             return function(*inputs)
-        surroundings = inputs[1] if len(inputs) > 1 else None
-        if isinstance(surroundings, Surroundings):
+        if isinstance(surroundings := inputs[-1], Surroundings):
             return in_chunks(function, images, self.encode(surroundings))
         return in_chunks(function, *inputs)
 
@@ -343,11 +342,13 @@ class CPNN(nn.Module):
         factor, offset = self._normalisation(images.device)
         if images.shape[3] != 3:
             return images.to(torch.float32).mul_(factor).sub_(offset)
-        # Row by row, which is five times as fast on a CPU as three values per pixel.
-        n, height, width, _ = images.shape
-        factors, offsets = (values.reshape(3).repeat(width) for values in (factor, offset))
-        rows = images.reshape(n, height, 3 * width).to(torch.float32).mul_(factors).sub_(offsets)
-        return rows.reshape(n, height, width, 3).permute(0, 3, 1, 2)
+        # Row by row, five times as fast on a CPU as three values per pixel; image by image, in the processor's cache.
+        factors, offsets = (values.reshape(3).repeat(images.shape[2]) for values in (factor, offset))
+        result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+        step = 1 if images.device.type == "cpu" else max(len(images), 1)
+        for rows, given in zip(*(torch.split(t.flatten(2), step) for t in (result, images)), strict=True):
+            rows.copy_(given).mul_(factors).sub_(offsets)
+        return result.permute(0, 3, 1, 2)
 
     def _normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Factor and offset of :meth:`normalize`; kept where they are not on the CPU, since copying waits for a GPU."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,7 @@ class PatchReader:
         self._cut = _choose_cut(slide, spec, mpp)
         # The triangle filter extends by one output pixel on each side, and at least one level pixel.
         self._margin = tuple(math.ceil(max(1.0, s)) + 1 for s in self._cut.scale)
+        self._spare: list[Picture] = []  # appending and popping are atomic
 
     @property
     def level(self) -> int:
@@ -88,9 +90,28 @@ class PatchReader:
             ``(N,)``, False where the file could not be read.
         """
         centers = np.asarray(centers_um, np.float64).reshape(-1, 2)
-        size = self.spec.size_px
-        images = np.empty((len(centers), size, size, 3), np.uint8)
+        images = self._memory(len(centers))
         return images, self.read_into(centers, images)
+
+    def give_back(self, images: Picture) -> None:
+        """Let later reads write into ``images`` of :meth:`read`, which nothing uses any more.
+
+        New memory costs more than the pixels that are copied into it. What is given back is kept until it is read into
+        again, or until :meth:`release`.
+        """
+        self._spare.append(images if images.base is None else images.base)
+
+    def release(self) -> None:
+        """Release the memory that was given back."""
+        self._spare.clear()
+
+    def _memory(self, n: int) -> Picture:
+        """Memory of ``n`` patches: spare, or new where that is too small."""
+        with suppress(IndexError):  # other threads take some, too
+            spare = self._spare.pop()
+            if len(spare) >= n:
+                return spare[:n]
+        return np.empty((n, self.spec.size_px, self.spec.size_px, 3), np.uint8)
 
     def read_into(self, centers_um: npt.ArrayLike, images: Picture) -> npt.NDArray[np.bool_]:
         """Read as :meth:`read`, into ``images (N, size_px, size_px, 3)`` uint8 that are there; return ``ok (N,)``."""

@@ -21,7 +21,8 @@ from napari_cpnn import evaluate, load_model, train
 from napari_cpnn.errors import MappingError, TrainingError, WeightsError
 from napari_cpnn.evaluation import predict_spots, summarise
 from napari_cpnn.evaluation.metrics import pearson
-from napari_cpnn.models import read_card
+from napari_cpnn.geometry import PatchSpec
+from napari_cpnn.models import build_model, read_card
 from napari_cpnn.settings import EvaluationSettings, TrainingSettings
 from napari_cpnn.training.fit.module import CpnnTraining
 
@@ -146,12 +147,47 @@ def test_every_kind_of_model_trains(world, quick, tmp_path, settings):
 
 
 def test_frozen_backbone_stays_as_it_was(world, quick, tmp_path):
-    from napari_cpnn.models import build_model
-
     settings = quick.replace(backbone_learning_rate=0.0, max_epochs=1)
     start = build_model(settings, ["a"], ["x"], [[1.0]], [1.0]).backbone.state_dict()
     model = train([world.sample(1), world.sample(2)], world.prototypes, settings, tmp_path, progress=False)
     assert all(torch.equal(start[name], tensor) for name, tensor in model.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-3], ids=["frozen", "fine-tuned"])
+def test_modes_are_right_in_every_epoch_also_after_validation(world, quick, tmp_path, monkeypatch, rate):
+    """The network has batch normalisation, which averages what it sees where it is in train mode."""
+    steps: dict[str, list[tuple[int, bool, set[bool]]]] = {"training_step": [], "validation_step": []}
+
+    def noted(name):
+        step = getattr(CpnnTraining, name)
+
+        def function(self, batch, index):
+            network = self.model.backbone_interface.network
+            rest = {module.training for module in self.model.head.modules()} | {self.model.training}
+            assert len({module.training for module in network.modules()}) == 1
+            steps[name].append((self.current_epoch, network.training, rest))
+            return step(self, batch, index)
+
+        monkeypatch.setattr(CpnnTraining, name, function)
+
+    for name in steps:
+        noted(name)
+    monkeypatch.setattr(CpnnTraining, "setup", lambda self, **_: self.model.eval())  # as one that has predicted before
+    # With changes of the stains a frozen network, too, is computed at each step.
+    settings = quick.replace(backbone="he-small", patch=PatchSpec(32, 1.0), max_epochs=3, stain_augment=0.05)
+    settings = settings.replace(backbone_learning_rate=rate)
+    model = train([world.sample(1), world.sample(2)], world.prototypes, settings, tmp_path, progress=False)
+    trained, validated = steps["training_step"], steps["validation_step"]
+    assert {epoch for epoch, *_ in trained} == {epoch for epoch, *_ in validated} == {0, 1, 2}
+    assert all(mode is (rate > 0) and rest == {True} for _, mode, rest in trained)
+    assert all(mode is False and rest == {False} for _, mode, rest in validated)
+    seen = {int(value) for name, value in model.backbone.state_dict().items() if name.endswith("num_batches_tracked")}
+    start = build_model(settings, ["a"], ["x"], [[1.0]], [1.0]).backbone.state_dict()
+    before = {int(value) for name, value in start.items() if name.endswith("num_batches_tracked")}
+    n_steps = len(trained) // 3 * model.provenance["epoch"]
+    assert seen == {count + n_steps * (rate > 0) for count in before}
+    averages = [name for name in start if name.endswith("running_mean")]
+    assert all(torch.equal(start[n], model.backbone.state_dict()[n]) == (rate == 0) for n in averages)
 
 
 def test_stops_early_and_returns_the_best(world, quick, tmp_path, monkeypatch):

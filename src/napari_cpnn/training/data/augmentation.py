@@ -13,6 +13,8 @@ from napari_cpnn.slides import STAINS
 #: Patches augmented at a time, so that their densities fit into the processor's cache, which halves the time.
 _CHUNK = 8
 
+_PIXEL = np.dtype("V3")
+
 #: Standard deviation of the shift, in optical density (natural logarithm), for a ``strength`` of 1.
 _SHIFT = 0.2
 
@@ -22,12 +24,13 @@ def apply_symmetries(images: npt.NDArray[np.uint8], codes: IntArray | int) -> np
 
     The eight codes are the symmetries of the square (the dihedral group); 0 is the identity.
     """
-    result, codes = np.empty_like(images), np.broadcast_to(codes, len(images))
-    for code in np.unique(codes):
-        chosen = codes == code
-        turned = np.rot90(images[chosen], k=int(code) % 4, axes=(1, 2))
-        result[chosen] = turned[:, :, ::-1] if code >= 4 else turned
-    return result
+    # A pixel is moved as one element of three bytes, three times as fast as three of one byte.
+    pixels = np.ascontiguousarray(images).view(_PIXEL)[..., 0]
+    result = np.empty_like(pixels)
+    for out, image, code in zip(result, pixels, np.broadcast_to(codes, len(images)), strict=True):
+        turned = np.rot90(image, k=int(code) % 4)
+        out[:] = turned[:, ::-1] if code >= 4 else turned
+    return result[..., None].view(np.uint8)
 
 
 def draw_stains(n: int, strength: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:

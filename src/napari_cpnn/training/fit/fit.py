@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from napari_cpnn.slides import Slide
 from napari_cpnn.training.data import Inputs, SpotData, SpotDataModule, check_samples, inputs_for, prepare
 from napari_cpnn.training.fit.calibration import LineFit
 from napari_cpnn.training.fit.domain import fit_domain
+from napari_cpnn.training.fit.memory import kept_memory
 from napari_cpnn.training.fit.module import CpnnTraining
 from napari_cpnn.training.fit.processes import is_first_process, trainer_options, wait_for_all
 from napari_cpnn.training.fit.recorder import EpochRow, Recorder, scores_for_card
@@ -193,7 +194,7 @@ def _run(module: CpnnTraining, batches: SpotDataModule, recorder: Recorder, devi
     done = dict.fromkeys(("ready", "started", "processed", "completed"), recorder.n_epochs)
     trainer.fit_loop.epoch_progress.current.load_state_dict(done)
     try:
-        with recorder.listening_to_ctrl_c():
+        with recorder.listening_to_ctrl_c(), kept_memory() if device.type == "cpu" else nullcontext():
             trainer.fit(module, datamodule=batches)
     except CancelledError:
         if not recorder.has_model:

@@ -32,7 +32,7 @@ _SHOWN_SECONDS = 0.2
 #: States of epochs (and their models, if nothing is held out) are written at least this many seconds apart, and as far
 #: apart that writing takes at most this share of the time; also when the run ends or is interrupted. With a frozen
 #: network, writing takes as long as an epoch. A run that is killed repeats what came after the last of them.
-_STATE_SECONDS, _STATE_SHARE = 5.0, 0.02
+_STATE_SECONDS, _STATE_SHARE = 5.0, 0.01
 
 
 class Recorder(Callback):
