@@ -12,8 +12,8 @@ from napari.utils.colormaps import Colormap
 
 from napari_cpnn.geometry import Grid
 from napari_cpnn.painting import finer, paintable_pixels, unlike_patches
-from napari_cpnn.ui.explore.placing import keep_above
-from napari_cpnn.ui.layers import OVERLAY_KEY
+from napari_cpnn.ui.explore.placing import keep_above, place_above
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -88,11 +88,8 @@ class Hatching:
 
     def add(self) -> None:
         """Add the layer to the viewer if it is new; the selected layers stay selected."""
-        if self.layer in self._viewer.layers:
-            return
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(self.layer)
-        self._viewer.layers.selection = selected
+        if self.layer is not None and self.layer not in self._viewer.layers:
+            add_beside(self._viewer, self.layer, place_above(self._viewer, Image))
 
     def keep_above_overlays(self) -> None:
         """Move the layer right above the overlays, below measured spots and outlines."""

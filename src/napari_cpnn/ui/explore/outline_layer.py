@@ -9,8 +9,8 @@ from napari.layers import Layer
 
 from napari_cpnn.arrays import BoolArray, FloatArray
 from napari_cpnn.ui.canvas import Vectors, with_margin
-from napari_cpnn.ui.explore.placing import keep_above
-from napari_cpnn.ui.layers import OVERLAY_KEY
+from napari_cpnn.ui.explore.placing import keep_above, place_above
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -72,11 +72,8 @@ class OutlineLayer:
 
     def add(self) -> None:
         """Add the layer to the viewer if it is new; the selected layers stay selected."""
-        if self.layer in self._viewer.layers:
-            return
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(self.layer)
-        self._viewer.layers.selection = selected
+        if self.layer is not None and self.layer not in self._viewer.layers:
+            add_beside(self._viewer, self.layer, place_above(self._viewer, Layer))
 
     def keep_above_overlays(self) -> None:
         """Move the layer right above overlays and hatching, below measured spots and regions."""

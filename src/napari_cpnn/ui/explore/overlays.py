@@ -14,7 +14,7 @@ from napari_cpnn.ui.explore.gene_places import GenePlaces
 from napari_cpnn.ui.explore.hatching import Hatching
 from napari_cpnn.ui.explore.outline_layer import OutlineLayer
 from napari_cpnn.ui.explore.overlay import SLOTS, Overlay, slot_of, style_bar, use_colormap
-from napari_cpnn.ui.explore.placing import add_below, keep_above, lift_above, place, transform_events
+from napari_cpnn.ui.explore.placing import add_below, keep_above, lift_above, place, place_above, transform_events
 from napari_cpnn.ui.explore.still_shown import is_known
 from napari_cpnn.ui.explore.strength import Strength
 from napari_cpnn.ui.frame import every, stop_timer
@@ -307,7 +307,7 @@ class Overlays:
     def _add_lines(self, *, is_new: bool) -> None:
         if is_new:
             self._place()
-            self.lines.add()
+            self.lines.add(place_above(self._viewer, Image))
             keep_above(self._viewer, self.lines.layer, Image)
 
     def _hatch(self, *, at_once: bool = False) -> None:

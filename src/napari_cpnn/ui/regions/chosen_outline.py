@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Shapes
 
-from napari_cpnn.ui.layers import OVERLAY_KEY, um_to_world
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, um_to_world
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -51,7 +51,6 @@ class ChosenOutline:
             return
         self._remove()
         self._shown = shown
-        selected = set(self._viewer.layers.selection)
         self.layer = Shapes(
             rings,
             shape_type="polygon",
@@ -62,11 +61,8 @@ class ChosenOutline:
             units=layer.units[-2:],
             metadata={OVERLAY_KEY: True},
         )
-        self._viewer.add_layer(self.layer)
         layers = self._viewer.layers
-        if below in layers and layers.index(self.layer) > layers.index(below):
-            layers.move(layers.index(self.layer), layers.index(below))
-        layers.selection = selected  # the slide stays the active layer
+        add_beside(self._viewer, self.layer, layers.index(below) if below in layers else None)
 
     def stop(self, *, viewer_lives: bool) -> None:
         """Disconnect, and remove the outlines unless the viewer itself is closing."""
