@@ -23,7 +23,7 @@ def read_programs_once() -> None:
     if plain is None or getattr(plain, "reads_once", False):
         return
 
-    def read(self: Any, update_variables: bool = True) -> None:  # noqa: FBT001, FBT002 -- as vispy's
+    def read(self: Any, update_variables: bool = True) -> None:
         texts = tuple(shader.code for shader in self._shaders)
         known = _KNOWN.get(texts)
         if known is None:

@@ -10,7 +10,15 @@ from psygnal import Signal
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.ui.layers import DEFAULT_UM, SPOTS_KEY, add_beside, holds_bins, um_to_world, world_per_um
+from napari_cpnn.ui.layers import (
+    DEFAULT_UM,
+    SPOTS_KEY,
+    add_beside,
+    holds_bins,
+    holds_regions,
+    um_to_world,
+    world_per_um,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -183,9 +191,12 @@ class SpotsLayer:
             self.chosen.emit(rows)
 
     def _stay_on_top(self, event: Any = None) -> None:
-        """Move the spots above overlays, which are added later."""
+        """Move the spots above overlays, which are added later; regions and their lines, added later, stay above."""
         layers, layer = self._viewer.layers, self.layer
         if layer is None or layer not in layers or layers[-1] == layer:
             return
-        if event is None or event.index > layers.index(layer):
-            layers.move(layers.index(layer), len(layers))
+        if event is not None:
+            at = event.index
+            if at < layers.index(layer) or any(holds_regions(one) for one in layers[at : at + 2]):
+                return
+        layers.move(layers.index(layer), len(layers))

@@ -18,6 +18,7 @@ from napari_cpnn.ui.explore.placing import add_below, keep_above, lift_above, pl
 from napari_cpnn.ui.explore.still_shown import is_known
 from napari_cpnn.ui.explore.strength import Strength
 from napari_cpnn.ui.frame import every, stop_timer
+from napari_cpnn.ui.layers import draw_next_turn
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class Overlays:
             self._remove_all()
 
     def _map_changed(self) -> None:
+        draw_next_turn(self._viewer)
         cmap, shown = self._state.map, self._state.shown
         if cmap is None:
             stop_timer(self._timer)
@@ -148,6 +150,7 @@ class Overlays:
         cmap, shown, slide_layer, slide = self._state.map, self._state.shown, self._state.layer, self._state.slide
         if cmap is None or shown is None or slide_layer is None or slide is None or slide.mpp is None:
             return
+        draw_next_turn(self._viewer)
         slot = slot_of(shown)
         overlay = self._overlays.get(slot)
         if overlay is None:
@@ -172,6 +175,7 @@ class Overlays:
         self.outline.keep_above_overlays()
 
     def _look_changed(self) -> None:
+        draw_next_turn(self._viewer)
         for overlay in self._overlays.values():
             self._style(overlay)
             overlay.revision = -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Image
 
 from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, add_beside, grid_transform, holds_regions
 
@@ -52,11 +53,16 @@ def place_above(viewer: ViewerModel, below: type[Layer]) -> int:
 
 
 def _below_marks(layers: Any) -> int:
-    """Return the place below the spots and regions on top, which stay there."""
+    """Return the place below spots, regions and their lines, as far as they are on top, where they stay."""
     at = len(layers)
-    while at and (SPOTS_KEY in layers[at - 1].metadata or holds_regions(layers[at - 1])):
+    while at and _is_mark(layers[at - 1]):
         at -= 1
     return at
+
+
+def _is_mark(layer: Layer) -> bool:
+    is_line = OVERLAY_KEY in layer.metadata and not isinstance(layer, Image)
+    return SPOTS_KEY in layer.metadata or is_line or holds_regions(layer)
 
 
 def lift_above(viewer: ViewerModel, layer: Layer, slide_layer: Layer) -> None:

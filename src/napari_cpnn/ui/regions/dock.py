@@ -27,7 +27,7 @@ from napari_cpnn.ui.frame import (
     spacer,
     stop_timer,
 )
-from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, holds_regions, is_click, pointer_um
+from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, draw_next_turn, holds_regions, is_click, pointer_um
 from napari_cpnn.ui.regions.chosen_outline import ChosenOutline
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.layer import NAME, Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
@@ -263,6 +263,7 @@ class Regions(Dock):
                 self.notify(CpnnError("Open a slide first and choose it in the Explore dock: regions are drawn on it."))
                 return None
             made = new_layer(self.state.layer)
+            draw_next_turn(self.viewer)
             self.viewer.add_layer(made)
             self.choose_layer(made)
             self._fill_layers()
