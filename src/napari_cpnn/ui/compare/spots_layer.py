@@ -197,6 +197,6 @@ class SpotsLayer:
             return
         if event is not None:
             at = event.index
-            if at < layers.index(layer) or any(holds_regions(one) for one in layers[at : at + 2]):
+            if at < layers.index(layer) or any(holds_regions(one) for one in layers[at : at + 3]):
                 return
         layers.move(layers.index(layer), len(layers))

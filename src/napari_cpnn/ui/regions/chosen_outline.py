@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Shapes
+from napari.layers import Shapes, Vectors
 
 from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, um_to_world
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
+    from napari.components import LayerList, ViewerModel
 
     from napari_cpnn.regions import Region
     from napari_cpnn.ui.viewer import ExploreState
@@ -61,8 +61,7 @@ class ChosenOutline:
             units=layer.units[-2:],
             metadata={OVERLAY_KEY: True},
         )
-        layers = self._viewer.layers
-        add_beside(self._viewer, self.layer, layers.index(below) if below in layers else None)
+        add_beside(self._viewer, self.layer, _place_below(self._viewer.layers, below))
 
     def stop(self, *, viewer_lives: bool) -> None:
         """Disconnect, and remove the outlines unless the viewer itself is closing."""
@@ -88,3 +87,11 @@ class ChosenOutline:
     def _removed(self, event: Any) -> None:
         if self.layer is not None and event.value == self.layer:
             self.layer, self._shown = None, []
+
+
+def _place_below(layers: LayerList, regions: Shapes) -> int | None:
+    """Return the place below regions and their halo, which would be moved back right below them."""
+    if regions not in layers:
+        return None
+    at = int(layers.index(regions))
+    return at - 1 if at and isinstance(layers[at - 1], Vectors) else at

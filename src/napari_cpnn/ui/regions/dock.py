@@ -253,7 +253,8 @@ class Regions(Dock):
             self.draw.setChecked(False)
             return
         self.viewer.layers.selection.active = layer
-        layer.visible = True
+        if not layer.visible:
+            layer.visible = True
         layer.mode = "add_polygon"
 
     def _own_layer(self) -> Shapes | None:
@@ -262,11 +263,8 @@ class Regions(Dock):
             if self.state.layer is None:
                 self.notify(CpnnError("Open a slide first and choose it in the Explore dock: regions are drawn on it."))
                 return None
-            made = new_layer(self.state.layer)
             draw_next_turn(self.viewer)
-            self.viewer.add_layer(made)
-            self.choose_layer(made)
-            self._fill_layers()
+            self.viewer.add_layer(new_layer(self.state.layer))  # and chosen: there is no other
         return self.layer
 
     def _mode_changed(self, _event: Any = None) -> None:
