@@ -8,7 +8,7 @@ from napari.layers import Image, Points, Shapes
 from qtpy.QtCore import QCoreApplication, QEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_cpnn.ui.layers import add_beside, draw_next_turn
+from napari_cpnn.ui.layers import add_beside, changed_together, draw_next_turn
 
 try:
     from napari.utils._proxies import PublicOnlyProxy
@@ -147,3 +147,65 @@ def test_a_viewer_that_is_closed_in_between_is_no_fault(make_napari_viewer):
     viewer.close()
     for _ in range(5):
         QApplication.processEvents()
+
+
+@pytest.fixture
+def arranged(viewer, monkeypatch):
+    """A list that grows each time that napari arranges all layers in its scene."""
+    canvas, calls = viewer.window._qt_viewer.canvas, []
+    plain = canvas._reorder_layers
+    monkeypatch.setattr(canvas, "_reorder_layers", lambda: (calls.append(1), plain()))
+    return calls
+
+
+def test_what_is_changed_together_is_arranged_once_and_looks_the_same(viewer, arranged, drawn):
+    def change():
+        add_beside(viewer, white(), 0)
+        viewer.layers["top"].visible = False
+        viewer.layers["slide"].visible = False
+        viewer.layers.move(0, 3)
+        viewer.layers["white"].opacity = 0.7
+
+    def picture():
+        return viewer.screenshot(canvas_only=True, flash=False)
+
+    before = picture()
+    arranged.clear()
+    change()
+    one_by_one, n_calls = picture(), len(arranged)
+    assert n_calls >= 4
+    viewer.layers.remove("white")
+    viewer.layers["top"].visible = viewer.layers["slide"].visible = True
+    np.testing.assert_array_equal(picture(), before)
+    assert is_at_rest(drawn) or is_at_rest(drawn)
+    arranged.clear()
+    with changed_together(viewer), changed_together(viewer):  # also one in the other
+        change()
+        assert arranged == []
+    assert len(arranged) == 1
+    finish_turn()
+    assert drawn == []
+    np.testing.assert_array_equal(picture(), one_by_one)
+    # Nothing to do, and afterwards all is as ever.
+    with changed_together(viewer):
+        viewer.layers["white"].opacity = 0.7
+    assert len(arranged) == 1
+    viewer.layers["top"].visible = True
+    assert len(arranged) == 2
+
+
+def test_a_layer_may_go_and_a_change_may_fail_in_between(viewer, arranged):
+    def fail():
+        with changed_together(viewer):
+            viewer.layers.remove("top")
+            add_beside(viewer, white())
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
+    assert len(arranged) == 1
+    assert names(viewer) == ["slide", "white"]
+    visuals = viewer.window._qt_viewer.canvas.layer_to_visual
+    assert visuals[viewer.layers["slide"]].node.order < visuals[viewer.layers["white"]].node.order
+    viewer.layers["white"].visible = False
+    assert len(arranged) == 2

@@ -15,7 +15,15 @@ from qtpy.QtWidgets import QListView, QListWidget, QListWidgetItem, QVBoxLayout,
 from napari_cpnn.painting import color_table
 from napari_cpnn.ui.explore.similar import PICTURE_PX, Similar
 from napari_cpnn.ui.frame import TextLabel, add, button, row, spacer
-from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, grid_transform, is_click, pointer_um, um_to_world
+from napari_cpnn.ui.layers import (
+    OVERLAY_KEY,
+    add_beside,
+    changed_together,
+    grid_transform,
+    is_click,
+    pointer_um,
+    um_to_world,
+)
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -90,7 +98,8 @@ class SimilarBox(QWidget):
             self.gallery.clear()
             self._remove()
         else:
-            self._show(found.values)
+            with changed_together(self._viewer):
+                self._show(found.values)
 
     def _show(self, values: np.ndarray[Any, Any]) -> None:
         slide, slide_layer, cmap = self._state.slide, self._state.layer, self._state.map
