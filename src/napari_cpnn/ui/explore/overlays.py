@@ -167,6 +167,8 @@ class Overlays:
             self._follow(slide_layer)
             self._paint(overlay)
             self._add(overlay)
+            if self._timer.isActive():  # the next tick is not due at once
+                self._timer.start()
         else:
             self._follow(slide_layer)
             overlay.show(shown)

@@ -367,8 +367,9 @@ class Regions(Dock):
     def _rows_changed(self) -> None:
         self.table.set_rows(self.controller.rows, self.controller.cells)
         if self.table.rowCount() and not self.table.selected():
-            self.table.select([0])
-        self._show_composition()
+            self.table.select([0])  # which shows it
+        else:
+            self._show_composition()
         self._update()
 
     def _show_composition(self) -> None:
