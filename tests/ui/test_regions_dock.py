@@ -181,7 +181,19 @@ def test_the_table_follows_the_layer_and_back(mapped, wait, qtbot):
     assert drawn[-1] * camera.zoom == pytest.approx(14, rel=0.11)
     assert not holds_regions(chosen)
     dock.table.selectAll()
-    assert len(dock.chosen.layer.data) == 2
+    assert dock.chosen.layer is chosen  # the same layer, in the same look
+    assert len(chosen.data) == 2
+    np.testing.assert_allclose(chosen.edge_width, 14 / camera.zoom, rtol=0.11)
+    np.testing.assert_array_equal(chosen.edge_color, np.ones((2, 4)))
+    np.testing.assert_array_equal(chosen.face_color[:, 3], 0)
+    assert set(chosen.shape_type) == {"polygon"}
+    dock.table.select([1])
+    assert dock.chosen.layer is chosen
+    assert len(chosen.data) == 1
+    np.testing.assert_allclose(np.sort(chosen.data[0], axis=0), np.sort(SQUARE + 300, axis=0), atol=1e-3)
+    assert layers.index(chosen) < layers.index(shapes)
+    dock.table.clearSelection()
+    assert dock.chosen.layer is None
     dock.table.select([1])
     qtbot.keyClick(dock.table, Qt.Key.Key_Delete)
     settled(dock, wait)

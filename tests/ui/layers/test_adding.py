@@ -8,7 +8,7 @@ from napari.layers import Image, Points, Shapes
 from qtpy.QtCore import QCoreApplication, QEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_cpnn.ui.layers import add_beside, changed_together, draw_next_turn
+from napari_cpnn.ui.layers import add_beside, changed_together, draw_next_turn, set_visible
 
 try:
     from napari.utils._proxies import PublicOnlyProxy
@@ -209,3 +209,12 @@ def test_a_layer_may_go_and_a_change_may_fail_in_between(viewer, arranged):
     assert visuals[viewer.layers["slide"]].node.order < visuals[viewer.layers["white"]].node.order
     viewer.layers["white"].visible = False
     assert len(arranged) == 2
+
+
+def test_a_layer_that_is_visible_is_not_shown_again(viewer):
+    layer, told = viewer.layers["top"], []
+    layer.events.visible.connect(lambda _event: told.append(layer.visible))
+    for wanted in (True, False, False, True):
+        set_visible(layer, wanted)
+        assert layer.visible == wanted
+    assert told == [False, True]

@@ -13,7 +13,7 @@ from superqt.utils import qthrottled
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.ui.canvas.vectors import Vectors
-from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, set_visible
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -161,8 +161,7 @@ class Halo:
             )
         layer, drawn = self.layer, (lines.tobytes(), width, shapes.opacity, _affine(shapes).tobytes(), shapes.units)
         visible = shapes.visible and bool(len(lines))
-        if layer.visible != visible:
-            layer.visible = visible
+        set_visible(layer, visible)
         if not visible:
             return
         if drawn == self._drawn:  # napari takes some 20 ms to set the same lines again

@@ -10,7 +10,7 @@ from napari.layers import Layer
 from napari_cpnn.arrays import BoolArray, FloatArray
 from napari_cpnn.ui.canvas import Vectors, with_margin
 from napari_cpnn.ui.explore.placing import keep_above, place_above
-from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, set_visible
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -44,7 +44,7 @@ class OutlineLayer:
         self._places = places
         if places is None or not places.mask.any():
             if self.layer is not None:
-                self.layer.visible = False
+                set_visible(self.layer, False)
             return False
         self._lines = outline_lines(places.mask, dashed=places.side == "low")
         is_new, self.grid = self.layer is None or self.grid != grid, grid
@@ -56,7 +56,7 @@ class OutlineLayer:
                 blending="translucent_no_depth",
                 metadata={OVERLAY_KEY: True},
             )
-        self.layer.visible = True  # first: a hidden layer would keep the indices of earlier lines
+        set_visible(self.layer, True)  # first: a hidden layer would keep the indices of earlier lines
         self._draw(self.layer)
         self.layer.name = f"{places.name}, FDR {100 * places.fdr:.0f} %"
         return is_new

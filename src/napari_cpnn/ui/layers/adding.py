@@ -47,6 +47,12 @@ def add_beside(viewer: ViewerModel, layer: L, index: int | None = None) -> L:
     return layer
 
 
+def set_visible(layer: Layer, visible: bool) -> None:
+    """Show or hide a layer; of one that is so already napari would arrange and draw all anew."""
+    if layer.visible != visible:
+        layer.visible = visible
+
+
 def draw_next_turn(viewer: Any) -> None:
     """Let the canvas be drawn no sooner than in the next turn of the event loop, whatever has changed."""
     canvas = _canvas_of(viewer)

@@ -34,6 +34,7 @@ class ChosenOutline:
     def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
         self._viewer, self._state = viewer, state
         self._shown: list[bytes] = []
+        self._below: Shapes | None = None
         self.layer: Shapes | None = None
         viewer.layers.events.removed.connect(self._removed)
         viewer.scene.camera.events.zoom.connect(self._fit)
@@ -49,8 +50,13 @@ class ChosenOutline:
         shown = [ring.tobytes() for ring in rings]
         if self.layer is not None and shown == self._shown:
             return
+        if self.layer is not None and self._below == below and self.layer.units == layer.units[-2:]:
+            self._shown, self.layer.data = shown, rings  # another layer would take ten times as long
+            self.layer.edge_width = self._width()
+            self.layer.refresh(thumbnail=False, highlight=False, extent=False)  # the setter does not draw
+            return
         self._remove()
-        self._shown = shown
+        self._shown, self._below = shown, below
         self.layer = Shapes(
             rings,
             shape_type="polygon",
