@@ -61,11 +61,13 @@ def imported() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def computed_once() -> Iterator[None]:
     """What is the same for every viewer is computed for the first."""
+    from napari_cpnn.ui.canvas import read_programs_once
+
+    read_programs_once()
     with pytest.MonkeyPatch.context() as patch:
         for step in (
             once.read_plugins_once,
             once.draw_letters_once,
-            once.read_shaders_once,
             once.inspect_callbacks_once,
             once.keep_settings_in_memory,
         ):

@@ -5,7 +5,6 @@ Half of what a test of a dock takes is to open and close its viewer. Nothing her
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -59,30 +58,6 @@ def draw_letters_once(patch: pytest.MonkeyPatch) -> None:
         texture[y : y + height, x : x + width, :] = letters[letter]
 
     patch.setattr(SDFRendererCPU, "render_to_texture", render_once)
-
-
-def read_shaders_once(patch: pytest.MonkeyPatch) -> None:
-    """Work on the text of each shader once."""
-    from vispy.gloo import glir
-    from vispy.gloo.program import Program
-    from vispy.visuals.shaders.function import Function
-
-    clean, parse = Function._clean_code, Program._parse_variables_from_code
-    cleaned = functools.cache(lambda code: clean(None, code))
-    variables: dict[tuple[str, ...], dict[str, Any]] = {}
-
-    def parse_once(self: Any, update_variables: bool = True) -> None:
-        code = tuple(shader.code for shader in self._shaders)
-        if code not in variables:
-            parse(self, update_variables=False)
-            variables[code] = dict(self._code_variables)
-        self._code_variables = dict(variables[code])
-        if update_variables:
-            self._process_pending_variables()
-
-    patch.setattr(Function, "_clean_code", lambda _self, code: cleaned(code))
-    patch.setattr(Program, "_parse_variables_from_code", parse_once)
-    patch.setattr(glir, "_convert_desktop_shader", functools.cache(glir._convert_desktop_shader))
 
 
 def inspect_callbacks_once(patch: pytest.MonkeyPatch) -> None:

@@ -149,6 +149,12 @@ def test_unlike_tissue_can_be_hidden_or_shown_as_the_rest(dock):
         assert (alpha[unlike] > 0).all() == visible
         assert (alpha[drawn & ~unlike] > 0).all()
         assert hatching(dock).visible == (text == "hatched")
+        told = []
+        hatching(dock).events.visible.connect(told.append)
+        for _ in range(3):  # as each tick does
+            dock.session.overlays._hatch(at_once=True)
+        hatching(dock).events.visible.disconnect(told.append)
+        assert told == []
 
 
 def test_closing_the_dock_takes_banner_and_hatching_along(dock):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
 from tests.ui.conftest import MPP, TYPES
 
 from napari_cpnn.mapping import DONE
@@ -181,7 +182,30 @@ def test_the_table_follows_the_layer_and_back(mapped, wait, qtbot):
     assert drawn[-1] * camera.zoom == pytest.approx(14, rel=0.11)
     assert not holds_regions(chosen)
     dock.table.selectAll()
-    assert len(dock.chosen.layer.data) == 2
+    assert dock.chosen.layer is chosen  # the same layer, in the same look
+    assert len(chosen.data) == 2
+    np.testing.assert_allclose(chosen.edge_width, 14 / camera.zoom, rtol=0.11)
+    np.testing.assert_array_equal(chosen.edge_color, np.ones((2, 4)))
+    np.testing.assert_array_equal(chosen.face_color[:, 3], 0)
+    assert set(chosen.shape_type) == {"polygon"}
+    dock.table.select([1])
+    assert dock.chosen.layer is chosen
+    assert len(chosen.data) == 1
+    np.testing.assert_allclose(np.sort(chosen.data[0], axis=0), np.sort(SQUARE + 300, axis=0), atol=1e-3)
+    assert layers.index(chosen) < layers.index(shapes)
+    dock.table.clearSelection()
+    assert dock.chosen.layer is None
+    dock.table.select([0])  # a new layer comes in the next turn, of what is chosen then
+    dock.table.select([1])
+    wait(lambda: dock.chosen.layer is not None)
+    np.testing.assert_allclose(np.sort(dock.chosen.layer.data[0], axis=0), np.sort(SQUARE + 300, axis=0), atol=1e-3)
+    assert layers.index(dock.chosen.layer) < layers.index(shapes)
+    for selected in ([], [1], []):
+        dock.table.select(selected)
+    for _ in range(5):
+        QApplication.processEvents()
+    assert dock.chosen.layer is None
+    assert not [one for one in layers if one.name == "Chosen regions"]
     dock.table.select([1])
     qtbot.keyClick(dock.table, Qt.Key.Key_Delete)
     settled(dock, wait)

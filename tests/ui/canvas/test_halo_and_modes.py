@@ -12,8 +12,9 @@ from tests.ui.mouse import move_mouse
 
 from napari_cpnn.ui.canvas.halo import LINE_PX
 from napari_cpnn.ui.canvas.overview import canvas_of
+from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.frame import Paper
-from napari_cpnn.ui.layers import MEASURE_KEY, SPOTS_KEY
+from napari_cpnn.ui.layers import MEASURE_KEY, SPOTS_KEY, um_to_world
 from napari_cpnn.ui.regions.charts import comparison_chart, difference_words, share_words, value_words
 from napari_cpnn.ui.regions.dock import Regions
 from napari_cpnn.ui.regions.layer import line_width
@@ -208,3 +209,47 @@ def test_numbers_of_differences_stand_clear_of_their_intervals(width):
     # Of the lines, those that lie beside the names and numbers: the intervals.
     ends = max(axes.transData.transform(line.get_xydata())[:, 0].max() for line in axes.lines)
     assert min(text.get_window_extent(renderer).x0 for text in numbers) > ends + 3
+
+
+def test_each_layer_is_added_where_it_stays_and_drawn_once(both, wait):
+    """From below: slide, maps, lines of the map, spots, chosen outline, halo, regions; nothing is moved afterwards."""
+    other, dock = both
+    viewer, slide, moved = dock.viewer, dock.state.layer, []
+    viewer.layers.events.moved.connect(moved.append)
+    spots = SpotsLayer(viewer)
+    places = np.array([[150.0, 150.0], [200.0, 300.0]])
+    spots.place(slide, dock.state.slide.mpp, places, 55.0)
+    dock.draw.click()
+    dock.layer.add(SQUARE, shape_type="polygon")
+    wait(lambda: dock.chosen.layer is not None and dock._halo.layer is not None and dock.is_settled)
+    other.controller.show_gene("ERBB2")
+    wait(other.is_settled)
+    dock.state.choose_look(style="contours")
+    wait(lambda: other.session.overlays.lines.layer is not None)
+    gene, lines = other.session.overlays.layer_of("gene"), other.session.overlays.lines.layer
+    marks = [spots.layer, dock.chosen.layer, dock._halo.layer, dock.layer]
+    order = list(viewer.layers)
+    assert order[0] == slide
+    assert order[-4:] == marks
+    assert order.index(gene) < order.index(lines) < order.index(spots.layer)
+    assert moved == []
+    assert viewer.layers.selection.active == dock.layer
+
+    # Spots and halo that are as they were are not given to napari again; others are.
+    told = []
+    for layer in marks[::2]:
+        for name in ("data", "set_data", "scale", "affine", "units"):
+            getattr(layer.events, name).connect(lambda event: told.append((event.source, event.type)))
+    spots.place(slide, dock.state.slide.mpp, places, 55.0)
+    dock._halo.update()
+    assert told == []
+    spots.layer.affine = np.diag([2.0, 2.0, 1.0])  # by the user, or a registration
+    spots.layer.scale = (3.0, 1.0)
+    spots.place(slide, dock.state.slide.mpp, places + 10, 55.0)
+    np.testing.assert_array_equal(np.asarray(spots.layer.affine), np.eye(3))
+    np.testing.assert_array_equal(spots.layer.scale, (1.0, 1.0))
+    np.testing.assert_allclose(
+        [spots.layer.data_to_world(at) for at in spots.layer.data],
+        um_to_world(slide, dock.state.slide.mpp, places + 10),
+    )
+    spots.close()

@@ -10,6 +10,7 @@ from .lines_of_map import lines_of as lines_of
 from .lines_of_map import opacity_of_lines as opacity_of_lines
 from .map_lines import MapLines as MapLines
 from .overview import canvas_of as canvas_of
+from .programs import read_programs_once as read_programs_once
 from .steady import steady_color_bar as steady_color_bar
 from .steady import steady_text as steady_text
 from .tools import CanvasTools as CanvasTools

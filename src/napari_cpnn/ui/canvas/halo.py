@@ -13,7 +13,7 @@ from superqt.utils import qthrottled
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.ui.canvas.vectors import Vectors
-from napari_cpnn.ui.layers import OVERLAY_KEY
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, set_visible
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -44,6 +44,7 @@ class Halo:
         self._width = self._first = self._of_shapes()
         self._wanted = True
         self.layer: Vectors | None = None
+        self._drawn: tuple[object, ...] = ()
         self._update_later = qthrottled(self.update, timeout=_UPDATE_MS)
         self._sources = [
             shapes.events.data,
@@ -158,10 +159,15 @@ class Halo:
                 blending="translucent_no_depth",
                 metadata={OVERLAY_KEY: True},
             )
-        layer = self.layer
-        layer.visible = shapes.visible and bool(len(lines))
-        if not layer.visible:
+        layer, drawn = self.layer, (lines.tobytes(), width, shapes.opacity, _affine(shapes).tobytes(), shapes.units)
+        visible = shapes.visible and bool(len(lines))
+        set_visible(layer, visible)
+        if not visible:
             return
+        if drawn == self._drawn:  # napari takes some 20 ms to set the same lines again
+            self._keep_below()
+            return
+        self._drawn = drawn
         layer.units = shapes.units[-2:]
         layer.affine = _affine(shapes)
         layer.data = lines
@@ -169,9 +175,7 @@ class Halo:
         layer.edge_width = width * 1.05
         layer.opacity = shapes.opacity
         if is_new:
-            selected = set(self._viewer.layers.selection)
-            self._viewer.add_layer(layer)
-            self._viewer.layers.selection = selected
+            add_beside(self._viewer, layer, self._viewer.layers.index(shapes))
         self._keep_below()
 
     def _keep_below(self) -> None:

@@ -13,7 +13,7 @@ from superqt.utils import qthrottled
 
 from napari_cpnn.ui.canvas.lens_picture import LensPicture, circle, picture_of
 from napari_cpnn.ui.frame import Background, as_cpnn_error, every, stop_timer, warn
-from napari_cpnn.ui.layers import LENS_KEY, grid_transform, pointer_um
+from napari_cpnn.ui.layers import LENS_KEY, add_beside, grid_transform, pointer_um
 from napari_cpnn.ui.viewer import ExploreState, Shown
 
 if TYPE_CHECKING:
@@ -183,13 +183,8 @@ class Lens:
 
     def _add(self, ours: Image) -> None:
         """Add the layer above all but drawn regions; the selected layers stay selected."""
-        layers = self._viewer.layers
-        selected = set(layers.selection)
-        self._viewer.add_layer(ours)
-        first = next((i for i, layer in enumerate(layers) if isinstance(layer, Shapes)), None)
-        if first is not None:
-            layers.move(layers.index(ours), first)
-        layers.selection = selected
+        first = next((i for i, layer in enumerate(self._viewer.layers) if isinstance(layer, Shapes)), None)
+        add_beside(self._viewer, ours, first)
 
     def _wheel(self, _viewer: Any, event: Any) -> None:
         """Change the size with Shift and the wheel; without Shift the wheel zooms."""

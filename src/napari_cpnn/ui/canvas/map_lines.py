@@ -10,7 +10,7 @@ from napari_cpnn.geometry import Grid, Rect
 from napari_cpnn.painting import Look, Shown
 from napari_cpnn.ui.canvas.lines_of_map import LINE_PX, Drawn, Painted, kind_of_lines, lines_of, opacity_of_lines
 from napari_cpnn.ui.canvas.vectors import Vectors, with_margin
-from napari_cpnn.ui.layers import OVERLAY_KEY
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, set_visible
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -58,13 +58,10 @@ class MapLines:
         self._view = view
         return self._update()
 
-    def add(self) -> None:
-        """Add the layer to the viewer if it is new; the selected layers stay selected."""
-        if self.layer in self._viewer.layers:
-            return
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(self.layer)
-        self._viewer.layers.selection = selected
+    def add(self, index: int) -> None:
+        """Add the layer to the viewer at a place of its list if it is new; the selected layers stay selected."""
+        if self.layer is not None and self.layer not in self._viewer.layers:
+            add_beside(self._viewer, self.layer, index)
 
     def put_away(self) -> None:
         """Hide the layer until there is another map."""
@@ -119,7 +116,7 @@ class MapLines:
         if kind != "patches" and 0 < len(lines) <= _MOST_WITH_MARGIN:
             lines, colors = with_margin(lines, width), np.concatenate([np.tile(_MARGIN, (2 * len(lines), 1)), colors])
         offset = np.array([part[0].start or 0, part[1].start or 0], dtype=float)
-        layer.visible = True  # first: a hidden layer would keep the indices of earlier lines
+        set_visible(layer, True)  # first: a hidden layer would keep the indices of earlier lines
         layer.data = lines + np.stack([offset, 0 * offset])
         layer.edge_color = colors if len(colors) else "white"
         layer.edge_width = width

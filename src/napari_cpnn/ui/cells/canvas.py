@@ -11,7 +11,7 @@ from superqt.utils import qdebounced
 from napari_cpnn.geometry import Grid
 from napari_cpnn.ui.cells.controller import CellsController
 from napari_cpnn.ui.explore import place, transform_events
-from napari_cpnn.ui.layers import OVERLAY_KEY, ViewportWatcher, read_viewport
+from napari_cpnn.ui.layers import OVERLAY_KEY, ViewportWatcher, add_beside, read_viewport
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -141,7 +141,6 @@ class CellsOnCanvas:
         return self.mean_layer
 
     def _add(self, pixels: Any, name: str, opacity: float) -> Layer:
-        selected = set(self._viewer.layers.selection)
         layer = Image(
             pixels,
             rgb=True,
@@ -157,9 +156,7 @@ class CellsOnCanvas:
         slide_layer = self._state.layer
         if slide_layer is not None:
             layer.units = slide_layer.units[-2:]
-        self._viewer.layers.append(layer)
-        self._viewer.layers.selection = selected  # the slide stays the active layer
-        return layer
+        return add_beside(self._viewer, layer)
 
     def _hide_map(self, hide: bool) -> None:
         """Hide the map below cells: two in like colours over each other could not be told apart."""

@@ -64,6 +64,8 @@ class Comparison:
     @property
     def signature(self) -> SignaturePair | None:
         """The gene set on screen if it can be compared."""
+        if self.pair is None:
+            return None
         from napari_cpnn.evaluation import SignaturePair
 
         return self.pair if isinstance(self.pair, SignaturePair) else None

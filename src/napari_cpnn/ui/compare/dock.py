@@ -152,7 +152,7 @@ class Compare(Dock):
         self.by_cells.toggled.connect(controller.compare_by_cells)
         controller.cells_changed.connect(self._cells_changed)
         controller.run_changed.connect(self._run_changed)
-        controller.spots.spots_changed.connect(self._place_spots)
+        controller.spots.spots_changed.connect(self._spots_changed)
         controller.compared_changed.connect(self._compared_changed)
         controller.quantity_changed.connect(self._gene_changed)
         self.signatures.changed.connect(self._gene_changed)
@@ -174,6 +174,10 @@ class Compare(Dock):
 
     # -- spots ---------------------------------------------------------------------------------------------
 
+    def _spots_changed(self) -> None:
+        self._place_spots()
+        self._paint_spots()
+
     def _place_spots(self) -> None:
         spots = self.controller.spots
         self.explore.setVisible(self.state.slide is None or self.state.model is None)
@@ -184,7 +188,6 @@ class Compare(Dock):
         if self.spots_layer.layer is not before:
             self.pick.setChecked(False)
         self._cells_changed()
-        self._paint_spots()
 
     def _cells_changed(self) -> None:
         """Offer the predicted cells where there are measured ones."""

@@ -9,6 +9,8 @@ from napari.layers import Points
 from napari.layers.utils.color_manager import ColorManager
 from napari.utils.colormaps import Colormap
 
+from napari_cpnn.ui.layers import draw_next_turn
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -42,6 +44,7 @@ class SpotsKey:
             self.hide()
         if layer is None:
             return
+        draw_next_turn(self._viewer)
         if self._layer is None:
             layer.events.visible.connect(self._update)
         self._layer, self.title = layer, title

@@ -10,7 +10,15 @@ from psygnal import Signal
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.ui.layers import DEFAULT_UM, SPOTS_KEY, holds_bins, um_to_world, world_per_um
+from napari_cpnn.ui.layers import (
+    DEFAULT_UM,
+    SPOTS_KEY,
+    add_beside,
+    holds_bins,
+    holds_regions,
+    um_to_world,
+    world_per_um,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -169,9 +177,7 @@ class SpotsLayer:
 
     def _add(self, drawing: Discs | BinsPicture) -> None:
         self._drawing = drawing
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(drawing.layer)
-        self._viewer.layers.selection = selected  # the slide stays the active layer
+        add_beside(self._viewer, drawing.layer)
 
     def _is_whole(self) -> bool:
         """Return whether what is drawn and spots still correspond: the user can delete points."""
@@ -184,8 +190,13 @@ class SpotsLayer:
             self.mark(rows)
             self.chosen.emit(rows)
 
-    def _stay_on_top(self, _event: Any = None) -> None:
-        """Move the spots above overlays, which are added later."""
+    def _stay_on_top(self, event: Any = None) -> None:
+        """Move the spots above overlays, which are added later; regions and their lines, added later, stay above."""
         layers, layer = self._viewer.layers, self.layer
-        if layer is not None and layer in layers and layers[-1] != layer:
-            layers.move(layers.index(layer), len(layers))
+        if layer is None or layer not in layers or layers[-1] == layer:
+            return
+        if event is not None:
+            at = event.index
+            if at < layers.index(layer) or any(holds_regions(one) for one in layers[at : at + 3]):
+                return
+        layers.move(layers.index(layer), len(layers))

@@ -16,7 +16,7 @@ from napari.components.overlays import ScaleBarOverlay, TextOverlay
 from napari.layers import Points, Shapes
 
 from napari_cpnn.painting import Look
-from napari_cpnn.ui.canvas import Vectors
+from napari_cpnn.ui.canvas import Vectors, read_programs_once
 from napari_cpnn.ui.explore.hatching import hatching_of
 from napari_cpnn.ui.explore.overlay import map_layer, style_bar
 
@@ -46,6 +46,7 @@ def drawings_ahead(viewer: Viewer) -> Iterator[str]:
     str
         The kind of visual that was worked on.
     """
+    read_programs_once()
     studio = _Studio(viewer)
     yield from studio.overlay("text", TextOverlay(text=_TEXT, box=True, font_size=9, visible=True))
     yield from studio.overlay("scale bar", ScaleBarOverlay(box=True, visible=True))

@@ -12,8 +12,8 @@ from napari.utils.colormaps import Colormap
 
 from napari_cpnn.geometry import Grid
 from napari_cpnn.painting import finer, paintable_pixels, unlike_patches
-from napari_cpnn.ui.explore.placing import keep_above
-from napari_cpnn.ui.layers import OVERLAY_KEY
+from napari_cpnn.ui.explore.placing import keep_above, place_above
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, set_visible
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Hatching:
         cmap = self._state.map
         if cmap is None or not self._is_wanted():
             if self.layer is not None:
-                self.layer.visible = False
+                set_visible(self.layer, False)
             self._drawn = None
             return False
         now = time.monotonic()
@@ -75,24 +75,22 @@ class Hatching:
         if not marked.any() and (self.layer is None or self._marked is None):
             return False
         if self.layer is not None and self._marked is not None and np.array_equal(marked, self._marked):
-            self.layer.visible = True
+            set_visible(self.layer, True)
             return False
         self._marked = marked
         picture = self._hatched(marked, cmap)
         is_of_new_map, self._placed = self._placed is not cmap, cmap
         if self.layer is not None:
-            self.layer.data, self.layer.visible = picture, True
+            self.layer.data = picture
+            set_visible(self.layer, True)
             return is_of_new_map
         self.layer = hatching_of(picture)
         return True
 
     def add(self) -> None:
         """Add the layer to the viewer if it is new; the selected layers stay selected."""
-        if self.layer in self._viewer.layers:
-            return
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(self.layer)
-        self._viewer.layers.selection = selected
+        if self.layer is not None and self.layer not in self._viewer.layers:
+            add_beside(self._viewer, self.layer, place_above(self._viewer, Image))
 
     def keep_above_overlays(self) -> None:
         """Move the layer right above the overlays, below measured spots and outlines."""

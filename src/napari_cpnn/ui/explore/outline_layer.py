@@ -9,8 +9,8 @@ from napari.layers import Layer
 
 from napari_cpnn.arrays import BoolArray, FloatArray
 from napari_cpnn.ui.canvas import Vectors, with_margin
-from napari_cpnn.ui.explore.placing import keep_above
-from napari_cpnn.ui.layers import OVERLAY_KEY
+from napari_cpnn.ui.explore.placing import keep_above, place_above
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, set_visible
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -44,7 +44,7 @@ class OutlineLayer:
         self._places = places
         if places is None or not places.mask.any():
             if self.layer is not None:
-                self.layer.visible = False
+                set_visible(self.layer, False)
             return False
         self._lines = outline_lines(places.mask, dashed=places.side == "low")
         is_new, self.grid = self.layer is None or self.grid != grid, grid
@@ -56,7 +56,7 @@ class OutlineLayer:
                 blending="translucent_no_depth",
                 metadata={OVERLAY_KEY: True},
             )
-        self.layer.visible = True  # first: a hidden layer would keep the indices of earlier lines
+        set_visible(self.layer, True)  # first: a hidden layer would keep the indices of earlier lines
         self._draw(self.layer)
         self.layer.name = f"{places.name}, FDR {100 * places.fdr:.0f} %"
         return is_new
@@ -72,11 +72,8 @@ class OutlineLayer:
 
     def add(self) -> None:
         """Add the layer to the viewer if it is new; the selected layers stay selected."""
-        if self.layer in self._viewer.layers:
-            return
-        selected = set(self._viewer.layers.selection)
-        self._viewer.add_layer(self.layer)
-        self._viewer.layers.selection = selected
+        if self.layer is not None and self.layer not in self._viewer.layers:
+            add_beside(self._viewer, self.layer, place_above(self._viewer, Layer))
 
     def keep_above_overlays(self) -> None:
         """Move the layer right above overlays and hatching, below measured spots and regions."""

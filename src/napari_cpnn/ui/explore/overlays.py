@@ -14,17 +14,19 @@ from napari_cpnn.ui.explore.gene_places import GenePlaces
 from napari_cpnn.ui.explore.hatching import Hatching
 from napari_cpnn.ui.explore.outline_layer import OutlineLayer
 from napari_cpnn.ui.explore.overlay import SLOTS, Overlay, slot_of, style_bar, use_colormap
-from napari_cpnn.ui.explore.placing import add_below, keep_above, lift_above, place, transform_events
+from napari_cpnn.ui.explore.placing import add_below, keep_above, lift_above, place, place_above, transform_events
 from napari_cpnn.ui.explore.still_shown import is_known
 from napari_cpnn.ui.explore.strength import Strength
 from napari_cpnn.ui.frame import every, stop_timer
+from napari_cpnn.ui.layers import changed_together
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from napari_cpnn.mapping import Viewport
+    from napari_cpnn.mapping import CompositionMap, Viewport
+    from napari_cpnn.slides import Slide
 
 TICK_MS = 66
 """Interval between repaints."""
@@ -131,6 +133,10 @@ class Overlays:
             self._remove_all()
 
     def _map_changed(self) -> None:
+        with changed_together(self._viewer):
+            self._use_map()
+
+    def _use_map(self) -> None:
         cmap, shown = self._state.map, self._state.shown
         if cmap is None:
             stop_timer(self._timer)
@@ -148,6 +154,10 @@ class Overlays:
         cmap, shown, slide_layer, slide = self._state.map, self._state.shown, self._state.layer, self._state.slide
         if cmap is None or shown is None or slide_layer is None or slide is None or slide.mpp is None:
             return
+        with changed_together(self._viewer):
+            self._show(shown, cmap, slide, slide_layer)
+
+    def _show(self, shown: painting.Shown, cmap: CompositionMap, slide: Slide, slide_layer: Layer) -> None:
         slot = slot_of(shown)
         overlay = self._overlays.get(slot)
         if overlay is None:
@@ -157,6 +167,8 @@ class Overlays:
             self._follow(slide_layer)
             self._paint(overlay)
             self._add(overlay)
+            if self._timer.isActive():  # the next tick is not due at once
+                self._timer.start()
         else:
             self._follow(slide_layer)
             overlay.show(shown)
@@ -172,10 +184,11 @@ class Overlays:
         self.outline.keep_above_overlays()
 
     def _look_changed(self) -> None:
-        for overlay in self._overlays.values():
-            self._style(overlay)
-            overlay.revision = -1
-        self.paint_now()
+        with changed_together(self._viewer):
+            for overlay in self._overlays.values():
+                self._style(overlay)
+                overlay.revision = -1
+            self.paint_now()
 
     def _layer_removed(self, event: Any) -> None:
         for slot, overlay in list(self._overlays.items()):
@@ -307,7 +320,7 @@ class Overlays:
     def _add_lines(self, *, is_new: bool) -> None:
         if is_new:
             self._place()
-            self.lines.add()
+            self.lines.add(place_above(self._viewer, Image))
             keep_above(self._viewer, self.lines.layer, Image)
 
     def _hatch(self, *, at_once: bool = False) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Image
 
-from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform
+from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, add_beside, grid_transform, holds_regions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,13 +40,29 @@ def transform_events(layer: Layer) -> list[Any]:
 
 
 def add_below(viewer: ViewerModel, layer: Layer, above: Iterable[Layer | None]) -> None:
-    """Add a layer below the lowest of some others, or on top; the selected layers stay selected."""
+    """Add a layer below the lowest of some others, of spots and of regions; the selected layers stay selected."""
     layers = viewer.layers
-    selected = set(layers.selection)
-    layers.insert(
-        min((layers.index(one) for one in above if one is not None and one in layers), default=len(layers)), layer
-    )
-    layers.selection = selected
+    places = [layers.index(one) for one in above if one is not None and one in layers]
+    add_beside(viewer, layer, min([*places, _below_marks(layers)]))
+
+
+def place_above(viewer: ViewerModel, below: type[Layer]) -> int:
+    """Return where a new layer is right above our others, those of a type."""
+    others = [i for i, one in enumerate(viewer.layers) if OVERLAY_KEY in one.metadata and isinstance(one, below)]
+    return max(others) + 1 if others else _below_marks(viewer.layers)
+
+
+def _below_marks(layers: Any) -> int:
+    """Return the place below spots, regions and their lines, as far as they are on top, where they stay."""
+    at = len(layers)
+    while at and _is_mark(layers[at - 1]):
+        at -= 1
+    return at
+
+
+def _is_mark(layer: Layer) -> bool:
+    is_line = OVERLAY_KEY in layer.metadata and not isinstance(layer, Image)
+    return SPOTS_KEY in layer.metadata or is_line or holds_regions(layer)
 
 
 def lift_above(viewer: ViewerModel, layer: Layer, slide_layer: Layer) -> None:

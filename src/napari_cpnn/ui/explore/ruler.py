@@ -9,7 +9,7 @@ import numpy as np
 from napari.layers import Shapes
 
 from napari_cpnn.arrays import FloatArray
-from napari_cpnn.ui.layers import OVERLAY_KEY
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -99,7 +99,6 @@ class Ruler:
             return
         ends = np.stack([self._ends[0], end])
         if self._line is None or self._line not in self._viewer.layers:
-            selected = set(self._viewer.layers.selection)
             self._line = Shapes(
                 [ends],
                 shape_type="line",
@@ -111,7 +110,6 @@ class Ruler:
                 units=slide.units,
                 metadata={OVERLAY_KEY: True},
             )
-            self._viewer.add_layer(self._line)
-            self._viewer.layers.selection = selected  # the slide stays the active layer
+            add_beside(self._viewer, self._line)
         else:
             self._line.data = [ends]

@@ -25,6 +25,7 @@ from napari_cpnn.ui.layers import (
     SPOTS_KEY,
     UNSIZED_KEY,
     ViewportWatcher,
+    changed_together,
     fit_view,
     mpp_of_layer,
     picture_in,
@@ -136,9 +137,10 @@ class ExploreSession:
 
     def choose(self, layer: Layer | None) -> None:
         """Explore a layer: show it alone, with a scale bar when it is in micrometres."""
-        if layer is not None:
-            self.switch.show_only(layer)
-        self.controller.choose_layer(layer)
+        with changed_together(self.viewer):
+            if layer is not None:
+                self.switch.show_only(layer)
+            self.controller.choose_layer(layer)
 
     def _wanted(self, layer: Layer) -> None:
         """Follow the selected slide; which slides are visible is left to the user."""

@@ -15,7 +15,15 @@ from qtpy.QtWidgets import QListView, QListWidget, QListWidgetItem, QVBoxLayout,
 from napari_cpnn.painting import color_table
 from napari_cpnn.ui.explore.similar import PICTURE_PX, Similar
 from napari_cpnn.ui.frame import TextLabel, add, button, row, spacer
-from napari_cpnn.ui.layers import OVERLAY_KEY, grid_transform, is_click, pointer_um, um_to_world
+from napari_cpnn.ui.layers import (
+    OVERLAY_KEY,
+    add_beside,
+    changed_together,
+    grid_transform,
+    is_click,
+    pointer_um,
+    um_to_world,
+)
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -90,7 +98,8 @@ class SimilarBox(QWidget):
             self.gallery.clear()
             self._remove()
         else:
-            self._show(found.values)
+            with changed_together(self._viewer):
+                self._show(found.values)
 
     def _show(self, values: np.ndarray[Any, Any]) -> None:
         slide, slide_layer, cmap = self._state.slide, self._state.layer, self._state.map
@@ -103,7 +112,6 @@ class SimilarBox(QWidget):
                 self._layer.data = values
             return
         self._remove()
-        selected = set(self._viewer.layers.selection)
         self._layer = Image(
             values,
             name=_LAYER,
@@ -120,8 +128,7 @@ class SimilarBox(QWidget):
         for name, value in grid_transform(slide_layer, slide.mpp, cmap.grid).items():
             setattr(self._layer, name, value)
         others = [one for one in self._viewer.layers if OVERLAY_KEY in one.metadata and one.visible]
-        self._viewer.add_layer(self._layer)
-        self._viewer.layers.selection = selected  # the slide stays the active layer
+        add_beside(self._viewer, self._layer)
         bar = self._layer.colorbar
         bar.visible, bar.position, bar.box = True, "top_right", True
         bar.size, bar.font_size = (16.0, 140.0), 9.0

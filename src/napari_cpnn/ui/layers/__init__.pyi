@@ -1,3 +1,7 @@
+from .adding import add_beside as add_beside
+from .adding import changed_together as changed_together
+from .adding import draw_next_turn as draw_next_turn
+from .adding import set_visible as set_visible
 from .as_slide import picture_in as picture_in
 from .as_slide import why_no_slide as why_no_slide
 from .clicks import is_click as is_click

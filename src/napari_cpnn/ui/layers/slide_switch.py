@@ -9,6 +9,7 @@ import numpy as np
 from superqt.utils import qdebounced
 
 from napari_cpnn.ui.frame import offer, show_dock
+from napari_cpnn.ui.layers.adding import changed_together
 from napari_cpnn.ui.layers.large_pictures import LargePictures
 from napari_cpnn.ui.layers.slide_layers import (
     FILE_KEY,
@@ -84,12 +85,14 @@ class SlideSwitch:
         layer = None if viewer is None else next((own for own in viewer.layers if own == layer), None)
         if viewer is None or layer is None:
             return
-        layer.visible = True
-        if not viewer.canvas.grid.enabled:
-            box = _box(viewer, layer)
-            for other in self._all_slides():
-                if other != layer and other.visible and _overlap(box, _box(viewer, other)):
-                    other.visible = False
+        with changed_together(viewer):
+            if not layer.visible:
+                layer.visible = True
+            if not viewer.canvas.grid.enabled:
+                box = _box(viewer, layer)
+                for other in self._all_slides():
+                    if other != layer and other.visible and _overlap(box, _box(viewer, other)):
+                        other.visible = False
         viewer.layers.selection.active = layer
         centre = np.asarray(viewer.scene.camera.center[-2:])
         box = _box(viewer, layer)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Shapes
+from napari.layers import Shapes, Vectors
+from superqt.utils import qdebounced
 
-from napari_cpnn.ui.layers import OVERLAY_KEY, um_to_world
+from napari_cpnn.arrays import FloatArray
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, um_to_world
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
+    from napari.components import LayerList, ViewerModel
 
     from napari_cpnn.regions import Region
     from napari_cpnn.ui.viewer import ExploreState
@@ -34,24 +36,39 @@ class ChosenOutline:
     def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
         self._viewer, self._state = viewer, state
         self._shown: list[bytes] = []
+        self._below: Shapes | None = None
+        self._wanted: tuple[Sequence[Region], Shapes | None] = (), None
+        self._add_later = qdebounced(self._add, timeout=0)
         self.layer: Shapes | None = None
         viewer.layers.events.removed.connect(self._removed)
         viewer.scene.camera.events.zoom.connect(self._fit)
 
     def show(self, regions: Sequence[Region], below: Shapes | None) -> None:
-        """Outline these regions, right below the layer that they are in; without any, remove the outlines."""
-        layer, slide = self._state.layer, self._state.slide
-        if not regions or below is None or not below.visible or layer is None or slide is None or slide.mpp is None:
+        """Outline these regions, right below the layer that they are in; without any, remove the outlines.
+
+        A layer that is new comes in the next turn of the event loop: charts of the regions are begun in this one.
+        """
+        layer = self._state.layer
+        self._wanted, rings = (regions, below), self._rings(regions)
+        if not rings or below is None or not below.visible or layer is None:
+            self._add_later.cancel()
             self._remove()
             return
-        mpp = slide.mpp
-        rings = [um_to_world(layer, mpp, np.asarray(region.vertices_um(), dtype=float)) for region in regions]
         shown = [ring.tobytes() for ring in rings]
-        if self.layer is not None and shown == self._shown:
+        if self.layer is None or self._below != below or self.layer.units != layer.units[-2:]:
+            self._remove()
+            self._add_later()
+        elif shown != self._shown:
+            self._shown, self.layer.data = shown, rings  # another layer would take ten times as long
+            self.layer.edge_width = self._width()
+            self.layer.refresh(thumbnail=False, highlight=False, extent=False)  # the setter does not draw
+
+    def _add(self) -> None:
+        (regions, below), layer = self._wanted, self._state.layer
+        rings = self._rings(regions)
+        if self.layer is not None or not rings or below is None or layer is None or below not in self._viewer.layers:
             return
-        self._remove()
-        self._shown = shown
-        selected = set(self._viewer.layers.selection)
+        self._shown, self._below = [ring.tobytes() for ring in rings], below
         self.layer = Shapes(
             rings,
             shape_type="polygon",
@@ -62,14 +79,19 @@ class ChosenOutline:
             units=layer.units[-2:],
             metadata={OVERLAY_KEY: True},
         )
-        self._viewer.add_layer(self.layer)
-        layers = self._viewer.layers
-        if below in layers and layers.index(self.layer) > layers.index(below):
-            layers.move(layers.index(self.layer), layers.index(below))
-        layers.selection = selected  # the slide stays the active layer
+        add_beside(self._viewer, self.layer, _place_below(self._viewer.layers, below))
+
+    def _rings(self, regions: Sequence[Region]) -> list[FloatArray]:
+        """Return the outlines in world units; none without a slide."""
+        layer, slide = self._state.layer, self._state.slide
+        if layer is None or slide is None or slide.mpp is None:
+            return []
+        mpp = slide.mpp
+        return [um_to_world(layer, mpp, np.asarray(region.vertices_um(), dtype=float)) for region in regions]
 
     def stop(self, *, viewer_lives: bool) -> None:
         """Disconnect, and remove the outlines unless the viewer itself is closing."""
+        self._add_later.cancel()
         self._viewer.layers.events.removed.disconnect(self._removed)
         self._viewer.scene.camera.events.zoom.disconnect(self._fit)
         if viewer_lives:
@@ -92,3 +114,9 @@ class ChosenOutline:
     def _removed(self, event: Any) -> None:
         if self.layer is not None and event.value == self.layer:
             self.layer, self._shown = None, []
+
+
+def _place_below(layers: LayerList, regions: Shapes) -> int:
+    """Return the place below regions and their halo, which would be moved back right below them."""
+    at = int(layers.index(regions))
+    return at - 1 if at and isinstance(layers[at - 1], Vectors) else at

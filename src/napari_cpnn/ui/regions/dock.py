@@ -27,7 +27,7 @@ from napari_cpnn.ui.frame import (
     spacer,
     stop_timer,
 )
-from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, holds_regions, is_click, pointer_um
+from napari_cpnn.ui.layers import OVERLAY_KEY, SPOTS_KEY, changed_together, holds_regions, is_click, pointer_um
 from napari_cpnn.ui.regions.chosen_outline import ChosenOutline
 from napari_cpnn.ui.regions.controller import RegionsController
 from napari_cpnn.ui.regions.layer import NAME, Drawn, add_regions, name_all, names_of, new_layer, regions_of, set_names
@@ -248,13 +248,15 @@ class Regions(Dock):
     def _draw_clicked(self, on: bool) -> None:
         if not on and self.layer is not None:
             self.layer.mode = "pan_zoom"
-        layer = self._own_layer() if on else None
-        if layer is None:
-            self.draw.setChecked(False)
-            return
-        self.viewer.layers.selection.active = layer
-        layer.visible = True
-        layer.mode = "add_polygon"
+        with changed_together(self.viewer):
+            layer = self._own_layer() if on else None
+            if layer is None:
+                self.draw.setChecked(False)
+                return
+            self.viewer.layers.selection.active = layer
+            if not layer.visible:
+                layer.visible = True
+            layer.mode = "add_polygon"
 
     def _own_layer(self) -> Shapes | None:
         """Return the layer of the regions, which is created if there is none."""
@@ -262,10 +264,7 @@ class Regions(Dock):
             if self.state.layer is None:
                 self.notify(CpnnError("Open a slide first and choose it in the Explore dock: regions are drawn on it."))
                 return None
-            made = new_layer(self.state.layer)
-            self.viewer.add_layer(made)
-            self.choose_layer(made)
-            self._fill_layers()
+            self.viewer.add_layer(new_layer(self.state.layer))  # and chosen: there is no other
         return self.layer
 
     def _mode_changed(self, _event: Any = None) -> None:
@@ -368,8 +367,9 @@ class Regions(Dock):
     def _rows_changed(self) -> None:
         self.table.set_rows(self.controller.rows, self.controller.cells)
         if self.table.rowCount() and not self.table.selected():
-            self.table.select([0])
-        self._show_composition()
+            self.table.select([0])  # which shows it
+        else:
+            self._show_composition()
         self._update()
 
     def _show_composition(self) -> None:

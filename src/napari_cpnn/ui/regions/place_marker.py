@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Points
 
-from napari_cpnn.ui.layers import OVERLAY_KEY, um_to_world
+from napari_cpnn.ui.layers import OVERLAY_KEY, add_beside, um_to_world
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ class PlaceMarker:
             return
         at = um_to_world(layer, slide.mpp, np.array([um], dtype=float))[0]
         if self.layer is None:
-            selected = set(self._viewer.layers.selection)
             self.layer = Points(
                 np.stack([at, at]),
                 name="Explained place",
@@ -56,8 +55,7 @@ class PlaceMarker:
                 metadata={OVERLAY_KEY: True},
             )
             self._fit()
-            self._viewer.add_layer(self.layer)
-            self._viewer.layers.selection = selected  # the slide stays the active layer
+            add_beside(self._viewer, self.layer)
         else:
             self.layer.data = np.stack([at, at])
         layers = self._viewer.layers

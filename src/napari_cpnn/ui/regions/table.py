@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from qtpy.QtCore import QItemSelectionModel, Qt, Signal
+from qtpy.QtCore import QItemSelection, QItemSelectionModel, Qt, Signal
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
@@ -93,11 +93,12 @@ class RegionTable(QTableWidget):
 
     def select(self, lines: Sequence[int]) -> None:
         """Select exactly these rows."""
-        model, flag = given(self.selectionModel()), QItemSelectionModel.SelectionFlag
-        model.clearSelection()
+        model, flag = given(self.model()), QItemSelectionModel.SelectionFlag
+        wanted = QItemSelection()  # in one go: each change outlines regions on the slide
         for line in lines:
             if line < self.rowCount():
-                model.select(given(self.model()).index(line, 0), flag.Select | flag.Rows)
+                wanted.select(model.index(line, 0), model.index(line, 0))
+        given(self.selectionModel()).select(wanted, flag.ClearAndSelect | flag.Rows)
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802 (Qt's name)
         if given(event).key() in (Qt.Key.Key_Delete, Qt.Key.Key_Backspace) and self.selected():

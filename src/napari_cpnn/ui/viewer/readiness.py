@@ -38,6 +38,7 @@ def ready_for_more() -> None:
         *imports("scipy.signal", "fftconvolve"),
         *imports("napari_cpnn.ui.regions", "Regions"),
         *imports("napari_cpnn.ui.compare", "Compare"),
+        *imports("napari_cpnn.evaluation", "SignaturePair"),
         _compile_shapes,
         *imports("napari_cpnn.ui.finetune", "FineTune"),
         *imports("napari_cpnn.ui.prototypes", "PrototypesDock"),
