@@ -117,10 +117,12 @@ class ExploreController:
         self._tasks.run("picture", text, work, ready)
 
     def choose_model(self, path: str | Path) -> None:
-        """Load a model file, or a model by its name, and map with it."""
+        """Load a model file, or a model by its name, and map with it; one that is being loaded is not loaded twice."""
         from napari_cpnn.models import model_file
 
         name, path = str(path), Path(path)
+        if self.loading == path:
+            return
         self._wanted_model = path
 
         def load() -> CPNN:
@@ -139,6 +141,11 @@ class ExploreController:
     def loading(self) -> Path | None:
         """The model that is being loaded, by its file or its name."""
         return self._wanted_model if self._tasks.is_running("model") else None
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a model or its map is being made ready, for which a picture waits."""
+        return self._tasks.is_running("model") or self._tasks.is_running("mapper")
 
     def restore(self, memory: Memory, model: str | Path) -> None:
         """Load a model and show what the memory says, when a slide is opened as a session had it."""

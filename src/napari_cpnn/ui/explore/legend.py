@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.painting import PALE, format_value, unit_of
@@ -48,11 +49,19 @@ class CanvasLegend:
     When napari draws its first text it compiles shaders, and it renders each new letter in Python: a dozen names take
     seconds, during which the window hangs. So one text is written at a time, and :meth:`warm_up` has some invisible
     texts drawn before the legend is needed.
+
+    Parameters
+    ----------
+    viewer, state
+        The viewer and its state.
+    is_busy
+        Returns whether a picture is awaited, which the warm-up would delay.
     """
 
-    def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
+    def __init__(self, viewer: ViewerModel, state: ExploreState, is_busy: Callable[[], bool] = lambda: False) -> None:
         self._viewer = viewer
         self._state = state
+        self._is_busy = is_busy
         self._wanted: list[Line] = []
         self._written: list[Line] = []
         self._top = ""
@@ -185,6 +194,8 @@ class CanvasLegend:
             self._cold_letters = ""
         if not self._cold_letters:
             return False
+        if self._is_busy():
+            return True
         i = self._n_warmed % _N_WARM
         self._n_warmed += 1
         letters, self._cold_letters = self._cold_letters[:_GLYPHS_PER_STEP], self._cold_letters[_GLYPHS_PER_STEP:]

@@ -76,7 +76,7 @@ class ExploreSession:
         self.controller = ExploreController(self.state, background, notify, settings)
         self.places = GenePlaces(self.state, background)
         self.overlays = Overlays(viewer, self.state, self.places)
-        self.legend = CanvasLegend(viewer, self.state)
+        self.legend = CanvasLegend(viewer, self.state, lambda: self.controller.is_starting)
         self.legend.warm_up()
         self.banner = Banner(viewer)
         self.switch = slide_switch(viewer)

@@ -152,12 +152,9 @@ def start_viewer(
     state_of(viewer).before_loading = first_frame.wait
     data, keywords, _ = slide_layer(slide)
     viewer.add_image(data, **keywords)
-    dock = Explore(viewer, settings)
-    dock.controller.hierarchy = dict(hierarchy or {})
+    dock = Explore(viewer, settings, None if model_path is None else Path(model_path), hierarchy)
     dock.is_quiet = True
     place_dock(dock, "Explore")
-    if model_path is not None:
-        dock.open_model(Path(model_path))
     window = dock.window()
     first_frame.watch(canvas_of(window) if isinstance(window, QMainWindow) else None)
     viewer.show()
