@@ -11,6 +11,7 @@ from napari.layers import Image
 from napari.utils.colormaps import Colormap
 
 from napari_cpnn.geometry import Grid
+from napari_cpnn.mapping import UNKNOWN
 from napari_cpnn.painting import finer, paintable_pixels, unlike_patches
 from napari_cpnn.ui.explore.placing import keep_above
 from napari_cpnn.ui.layers import OVERLAY_KEY
@@ -67,7 +68,7 @@ class Hatching:
             self._drawn = None
             return False
         now = time.monotonic()
-        if self._drawn == (cmap, cmap.revision) or (now < self._next and not at_once):
+        if self._drawn == (cmap, cmap.revision) or (not at_once and (now < self._next or self._awaits_picture(cmap))):
             return False
         self._next = now + _INTERVAL
         self._drawn = (cmap, cmap.revision)
@@ -122,6 +123,16 @@ class Hatching:
         if self._allowed is None or self._allowed[:2] != (cmap, slide):
             self._allowed = cmap, slide, paintable_pixels(cmap, n, slide)
         return _hatched(marked, n) * self._allowed[2]
+
+    def _awaits_picture(self, cmap: CompositionMap) -> bool:
+        """Whether tissue in view has no colour yet: its first picture goes before the hatching, a layer more."""
+        mapper, view = self._state.mapper, self._state.view
+        progress = None if mapper is None or view is None else mapper.progress()
+        if progress is None or view is None or progress.idle or not progress.running:
+            return False
+        window = cmap.grid.window(view.rect)
+        blank = (cmap.donors()[window] < 0) & (cmap.state[window] == UNKNOWN)
+        return bool((blank & cmap.tissue[window]).any())
 
     def _is_wanted(self) -> bool:
         is_map_on_screen = self._state.shown is not None and not self._state.instead
