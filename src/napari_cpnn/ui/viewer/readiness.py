@@ -36,6 +36,8 @@ def ready_for_more() -> None:
         *imports("napari_cpnn.models", "load_model"),
         *imports("napari_cpnn.mapping", "LiveMapper"),
         *imports("scipy.signal", "fftconvolve"),
+        _make_colors,
+        *imports("napari_cpnn.ui.sessions", "session_of"),
         *imports("napari_cpnn.ui.regions", "Regions"),
         *imports("napari_cpnn.ui.compare", "Compare"),
         _compile_shapes,
