@@ -46,8 +46,8 @@ log = logging.getLogger(__name__)
 class MapStore:
     """Disk cache of a map that is being computed.
 
-    Opening it restores stored values into the map; :meth:`flush` then writes changed chunks. A map that is not there yet
-    is made by the first flush, since a picture need not wait for it. A damaged store is moved aside with a warning and
+    Opening it restores stored values into the map; :meth:`flush` then writes changed chunks. What is not there yet is
+    made by the first flush, since a picture need not wait for it. A damaged store is moved aside with a warning and
     replaced; if the disk is full or read-only, mapping continues without caching.
 
     Parameters

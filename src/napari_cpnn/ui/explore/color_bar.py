@@ -63,7 +63,10 @@ class ColorBar(QWidget):
     def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)
         painter = QPainter(self)
         top = self._top()
-        painter.drawImage(QRect(0, top + 2, self.width(), _BAR_PX), _gradient(color_table("viridis") if self._table is None else self._table))
+        painter.drawImage(
+            QRect(0, top + 2, self.width(), _BAR_PX),
+            _gradient(color_table("viridis") if self._table is None else self._table),
+        )
         text = self.palette().color(self.foregroundRole())
         if self._counts is not None:
             most = max(int(self._counts.max(initial=0)), 1)

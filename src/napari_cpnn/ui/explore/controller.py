@@ -12,6 +12,7 @@ from napari_cpnn.mapping import types_at
 from napari_cpnn.painting import scale_text
 from napari_cpnn.palette import LEVELS, Level
 from napari_cpnn.settings import MappingSettings
+from napari_cpnn.ui.explore.found_tissue import FoundTissue
 from napari_cpnn.ui.explore.hint import what_next
 from napari_cpnn.ui.explore.measure_box import with_measure
 from napari_cpnn.ui.explore.still_shown import still_shown
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.frame import Background
-
 
 MAPPING_NICENESS = 5
 """Niceness of mapping threads, so that panning stays smooth on a CPU whose cores are all used for mapping."""
@@ -72,6 +72,7 @@ class ExploreController:
         self._first: tuple[str | None, str | None] = (None, None)
         self._shares = TypeShares(state)
         self._verdict = Verdict(state, background)
+        self._tissue = FoundTissue()
         self._mapper: LiveMapper | None = None
         self._recalled: Memory | None = None  # what to show when its model is loaded
         self.model_path: Path | None = None
@@ -142,11 +143,6 @@ class ExploreController:
         """The model that is being loaded, by its file or its name."""
         return self._wanted_model if self._tasks.is_running("model") else None
 
-    @property
-    def is_starting(self) -> bool:
-        """Whether a model or its map is being made ready, for which a picture waits."""
-        return self._tasks.is_running("model") or self._tasks.is_running("mapper")
-
     def restore(self, memory: Memory, model: str | Path) -> None:
         """Load a model and show what the memory says, when a slide is opened as a session had it."""
         self._recalled = memory
@@ -204,11 +200,8 @@ class ExploreController:
     def set_live(self, on: bool) -> None:
         """Resume or pause mapping."""
         self._live = on
-        if self.state.mapper is not None:
-            if on:
-                self.state.mapper.resume()
-            else:
-                self.state.mapper.pause()
+        if (mapper := self.state.mapper) is not None:
+            (mapper.resume if on else mapper.pause)()
         self._tasks.update()
 
     def map_whole_slide(self, on: bool) -> None:
@@ -341,11 +334,11 @@ class ExploreController:
         if slide.mpp is None and memory.mpp is not None:
             slide = slide.with_mpp(memory.mpp)
         self.state.set_slide(self.state.layer, slide, memory)
-        self._start_mapper()
         model = memory.model_file()
-        if model is not None and self.state.model is None and not self._tasks.is_running("model"):
+        if model is not None and self.state.model is None and self.loading is None:
             self._recalled = memory
             self.choose_model(model)
+        self._start_mapper()
 
     def _remember_view(self) -> None:
         if self.state.shown is not None:
@@ -359,14 +352,18 @@ class ExploreController:
     def _start_mapper(self) -> None:
         slide, model = self.state.slide, self.state.model
         self._tasks.update()
-        if slide is None or model is None or slide.mpp is None:
+        if slide is None or slide.mpp is None:
             return
         settings = self._settings()
+        if model is None:
+            if self.loading is not None:  # beside the import of torch; what is wrong is told when the map begins
+                self._background(lambda: self._tissue.of(slide, settings.tissue), lambda _: None, lambda _: None)
+            return
 
         def build() -> LiveMapper:
             from napari_cpnn.mapping import LiveMapper  # torch
 
-            mapper = LiveMapper(slide, model, settings)
+            mapper = LiveMapper(slide, model, settings, tissue=self._tissue.of(slide, settings.tissue))
             mapper.nice = MAPPING_NICENESS
             return mapper
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,17 +67,10 @@ _LEVELS = {"major": "major types", "minor": "minor types"}
 class Explore(Dock):
     """napari widget with slide, model and progress, cell types, gene, colours, and a readout under the pointer.
 
-    Live maps have the given settings, or by default the user's preferences when a map starts. A model that is given is
-    loaded at once.
+    Live maps have the given settings, or by default the user's preferences when a map starts.
     """
 
-    def __init__(
-        self,
-        napari_viewer: napari.viewer.Viewer,
-        settings: MappingSettings | None = None,
-        model: Path | None = None,
-        hierarchy: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, napari_viewer: napari.viewer.Viewer, settings: MappingSettings | None = None) -> None:
         super().__init__(napari_viewer, "explore")
         chosen = read_preferences(self.notify)
         self._settings = settings
@@ -91,13 +83,10 @@ class Explore(Dock):
         )
         self.state.set_look(colormap=chosen.look.colormap, fade=chosen.look.fade, fade_from=chosen.look.fade_from)
         self.controller = self.session.controller
-        self.controller.hierarchy = dict(hierarchy or {})
-        self._get_ready = GetReady(napari_viewer, self.state, lambda: self.controller.loading is not None, self)
+        self._get_ready = GetReady(napari_viewer, self.session.awaits_picture, self)
         self._build()
         self._connect()
         self._fill_slides()
-        if model is not None:
-            self.open_model(model)
         self._fill_models()
         self.session.choose_newest()
         self._refresh_all()

@@ -11,7 +11,6 @@ from napari.layers import Image
 from napari.utils.colormaps import Colormap
 
 from napari_cpnn.geometry import Grid
-from napari_cpnn.mapping import UNKNOWN
 from napari_cpnn.painting import finer, paintable_pixels, unlike_patches
 from napari_cpnn.ui.explore.placing import keep_above
 from napari_cpnn.ui.layers import OVERLAY_KEY
@@ -68,8 +67,8 @@ class Hatching:
             self._drawn = None
             return False
         now = time.monotonic()
-        if self._drawn == (cmap, cmap.revision) or (not at_once and (now < self._next or self._awaits_picture(cmap))):
-            return False
+        if self._drawn == (cmap, cmap.revision) or (not at_once and (now < self._next or self._state.awaits_picture)):
+            return False  # a layer more takes time, which the first picture of a view should not wait for
         self._next = now + _INTERVAL
         self._drawn = (cmap, cmap.revision)
         marked = unlike_patches(cmap)
@@ -123,16 +122,6 @@ class Hatching:
         if self._allowed is None or self._allowed[:2] != (cmap, slide):
             self._allowed = cmap, slide, paintable_pixels(cmap, n, slide)
         return _hatched(marked, n) * self._allowed[2]
-
-    def _awaits_picture(self, cmap: CompositionMap) -> bool:
-        """Whether tissue in view has no colour yet: its first picture goes before the hatching, a layer more."""
-        mapper, view = self._state.mapper, self._state.view
-        progress = None if mapper is None or view is None else mapper.progress()
-        if progress is None or view is None or progress.idle or not progress.running:
-            return False
-        window = cmap.grid.window(view.rect)
-        blank = (cmap.donors()[window] < 0) & (cmap.state[window] == UNKNOWN)
-        return bool((blank & cmap.tissue[window]).any())
 
     def _is_wanted(self) -> bool:
         is_map_on_screen = self._state.shown is not None and not self._state.instead

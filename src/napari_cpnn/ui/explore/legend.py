@@ -55,7 +55,7 @@ class CanvasLegend:
     viewer, state
         The viewer and its state.
     is_busy
-        Returns whether a picture is awaited, which the warm-up would delay.
+        Returns whether a picture is awaited, which drawing letters would delay.
     """
 
     def __init__(self, viewer: ViewerModel, state: ExploreState, is_busy: Callable[[], bool] = lambda: False) -> None:
@@ -166,6 +166,9 @@ class CanvasLegend:
     # -- one at a time -------------------------------------------------------------------------------------
 
     def _step(self) -> None:
+        if self._is_busy():
+            self._timer.start(WARM_STEP_MS)
+            return
         if self._write_one():
             return
         if self._warm_one() or self._next() is not None:
@@ -194,8 +197,6 @@ class CanvasLegend:
             self._cold_letters = ""
         if not self._cold_letters:
             return False
-        if self._is_busy():
-            return True
         i = self._n_warmed % _N_WARM
         self._n_warmed += 1
         letters, self._cold_letters = self._cold_letters[:_GLYPHS_PER_STEP], self._cold_letters[_GLYPHS_PER_STEP:]

@@ -76,7 +76,7 @@ class ExploreSession:
         self.controller = ExploreController(self.state, background, notify, settings)
         self.places = GenePlaces(self.state, background)
         self.overlays = Overlays(viewer, self.state, self.places)
-        self.legend = CanvasLegend(viewer, self.state, lambda: self.controller.is_starting)
+        self.legend = CanvasLegend(viewer, self.state, self.awaits_picture)
         self.legend.warm_up()
         self.banner = Banner(viewer)
         self.switch = slide_switch(viewer)
@@ -205,6 +205,10 @@ class ExploreSession:
             self.view_changed.emit(viewport)
         else:
             self.view_changed.emit(None)
+
+    def awaits_picture(self) -> bool:
+        """Return whether a model is being loaded, or the picture of its map in view is not complete."""
+        return self.controller.loading is not None or self.state.awaits_picture
 
     def is_settled(self) -> bool:
         """Return whether the present view is mapped, even if it changed a moment ago."""
