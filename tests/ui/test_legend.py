@@ -60,6 +60,21 @@ def test_a_legend_that_is_asked_for_all_the_time_is_written(legend, qtbot):
     qtbot.waitUntil(is_written, timeout=120_000)
 
 
+def test_no_letters_are_drawn_while_a_picture_is_awaited(make_napari_viewer, qtbot):
+    state, awaited = State(), [True]
+    turns = []
+    legend = CanvasLegend(make_napari_viewer(), state, lambda: turns.append(True) or awaited[0])
+    legend.warm_up()
+    state.set_shown(Shown("dominant"))
+    legend.update(ROWS)
+    qtbot.waitUntil(lambda: len(turns) > 2)
+    assert not [key for key in legend._viewer.canvas.overlays if key.startswith("napari_cpnn")]
+    awaited[0] = False
+    qtbot.waitUntil(lambda: legend.is_complete, timeout=120_000)
+    assert texts(legend) == ["Epithelial", "CAFs", "Rare", PALE]
+    legend.stop(viewer_lives=False)
+
+
 def write(legend, rows):
     legend.update(rows)
     legend.finish()
