@@ -15,7 +15,7 @@ from napari_cpnn.mapping import CompositionMap, MapProgress, Viewport
 from napari_cpnn.models import NO_SCALE, NOT_TESTED, OPEN, Trust
 from napari_cpnn.slides import Slide
 from napari_cpnn.ui.explore import controller as module
-from napari_cpnn.ui.explore import found_tissue
+from napari_cpnn.ui.explore import mappers as mappers_module
 from napari_cpnn.ui.explore.controller import ExploreController
 from napari_cpnn.ui.frame.words import model_card, model_label, slide_label
 from napari_cpnn.ui.viewer.state import ExploreState, Shown
@@ -150,7 +150,7 @@ def test_a_model_that_is_being_loaded_is_not_loaded_twice(setup, model, monkeypa
 
 def test_tissue_is_found_while_a_model_is_being_loaded_and_once_per_slide(setup, model, monkeypatch):
     found = []
-    monkeypatch.setattr(found_tissue, "find_tissue", lambda slide, _: found.append(slide) or len(found))
+    monkeypatch.setattr(mappers_module, "find_tissue", lambda slide, _: found.append(slide) or len(found))
     c, s = setup.controller, setup.state
     c.choose_layer(layer())
     c.choose_model("model.safetensors")
@@ -176,7 +176,7 @@ def test_what_is_wrong_with_the_tissue_is_said_once_and_by_the_map(setup, model,
     def refuse(*_args, **_more):
         raise error
 
-    monkeypatch.setattr(found_tissue, "find_tissue", refuse)
+    monkeypatch.setattr(mappers_module, "find_tissue", refuse)
     c, s = setup.controller, setup.state
     c.choose_layer(layer())
     c.choose_model("model.safetensors")
@@ -232,6 +232,26 @@ def test_mapper_gets_view_and_wishes(setup, model):
     assert mapper.calls[-2:] == [("resume",), ("set_viewport", other)]
 
 
+def test_a_mapper_is_at_work_before_it_is_handed_over_and_stopped_if_nobody_takes_it(setup, model):
+    c, s = setup.controller, setup.state
+    c.choose_layer(layer())
+    c.set_viewport(VIEW)
+    c.use_model(model)
+    setup.background.run(0)
+    ((work, done, _failed),) = setup.background.jobs
+    setup.background.jobs.clear()
+    mapper = work()
+    assert mapper.calls == [("set_viewport", VIEW)]
+    assert s.mapper is None
+    c.close()  # the window is closed before it hears of it, and perhaps never does
+    setup.background.run()
+    assert mapper.calls[-1] == ("stop",)
+    done(mapper)
+    assert s.mapper is None
+    mapper = work()  # begun, but not ready when the window was closed
+    assert mapper.calls == []
+
+
 def test_another_slide_stops_the_mapper(setup, model):
     mapper = ready(setup, model)
     setup.controller.choose_layer(layer("other"))
@@ -254,7 +274,8 @@ def test_late_answers_are_dropped(setup, model):
     mapper = building[0]()
     building[1](mapper)
     assert setup.state.mapper is None
-    assert mapper.calls == [("stop",)]
+    setup.background.run()
+    assert mapper.calls == [("set_viewport", None), ("stop",)]
 
 
 def test_closing_stops_everything(setup, model):

@@ -139,7 +139,8 @@ class LiveMapper:
 
     def set_viewport(self, viewport: Viewport | None) -> None:
         """Map a new view immediately; ``None`` for no view (batches in progress are completed)."""
-        self._ask(viewport=viewport)
+        if viewport != self._wish.viewport or not self._threads:
+            self._ask(viewport=viewport)
 
     def map_areas(self, areas: Sequence[Rect]) -> None:
         """Map all patches in these rectangles (slide um) after the view."""
@@ -313,9 +314,8 @@ class LiveMapper:
                 n = max(1, self.batch_size // self._model.reads_per_patch)
                 patches, self._order = self._order[:n], self._order[n:]
                 self._busy[patches] = True
-                self._reading += 1
                 number, generation, most = self._claimed, self._generation, self.batch_size
-                self._claimed += 1
+                self._reading, self._claimed = self._reading + 1, self._claimed + 1
             try:
                 job = self._model.job(patches, most)
                 images, ok = self._read(job)

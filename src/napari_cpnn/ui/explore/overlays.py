@@ -48,6 +48,7 @@ class Overlays:
         self._placing: Layer | None = None
         self._setting = False
         self._next_paint, self._turns = 0.0, 0
+        self._due: Overlay | None = None  # a new layer, to be shown in place of the others
         self._hatching = Hatching(viewer, state)
         self._places = places
         self.outline = OutlineLayer(viewer)
@@ -114,6 +115,8 @@ class Overlays:
         """Repaint everything on screen, with the colour range of a complete map."""
         for overlay in self._overlays.values():
             overlay.revision = -1
+        while self._show_due():
+            pass
         self._show_bars()
         self.paint_now()
         self._hatch(at_once=True)
@@ -122,6 +125,7 @@ class Overlays:
     def is_painted(self) -> bool:
         """True when the present state of the map is on screen."""
         painted = all(o.revision == o.cmap.revision for o in self._overlays.values() if o.layer.visible)
+        painted = painted and self._due is None
         return painted and self._hatching.is_current() and not any(o.bar_is_due for o in self._overlays.values())
 
     # -- reacting ------------------------------------------------------------------------------------------
@@ -139,8 +143,10 @@ class Overlays:
         for slot, overlay in list(self._overlays.items()):
             if (shown is not None and slot == slot_of(shown)) or is_known(self._state, overlay.shown):
                 overlay.use(cmap, self._state.slide)
-            else:
+            elif overlay.layer in self._viewer.layers:
                 self._viewer.layers.remove(overlay.layer)
+            else:
+                del self._overlays[slot]
         self._shown_changed()
         self._timer.start()
 
@@ -152,20 +158,16 @@ class Overlays:
         overlay = self._overlays.get(slot)
         if overlay is None:
             overlay = self._overlays[slot] = Overlay(shown, cmap, slide)
-            overlay.bar_is_due = shown.has_range  # with the next tick: napari takes long for each of the two
-            self._style(overlay)
-            self._follow(slide_layer)
-            self._paint(overlay)
-            self._add(overlay)
-        else:
-            self._follow(slide_layer)
-            overlay.show(shown)
-            self._style(overlay)
-            self._paint(overlay)
+            overlay.bar_is_due = shown.has_range
+        self._follow(slide_layer)
+        overlay.show(shown)
+        self._style(overlay)
+        self._paint(overlay)
         lift_above(self._viewer, overlay.layer, slide_layer)
-        for other in self._overlays.values():
-            if other.layer.visible != (other is overlay):
-                other.layer.visible = other is overlay
+        if overlay.layer not in self._viewer.layers:
+            self._due = overlay
+        elif overlay is not self._due:
+            self._show_only(overlay)
         self._hatching.keep_above_overlays()
         keep_above(self._viewer, self.lines.layer, Image)
         self._outline()
@@ -191,7 +193,7 @@ class Overlays:
         self._outline_removed = False
         self._outline()
         now = time.monotonic()
-        if self._show_bars():
+        if self._show_due() or self._show_bars() or self._hatching.show_due():
             return
         if now >= self._next_paint:
             self._turns += 1
@@ -217,12 +219,31 @@ class Overlays:
         if self._state.layer is None or self._state.layer not in self._viewer.layers:
             self._remove_all()
             return
+        self._due = None
         for overlay in self._overlays.values():
             overlay.put_away()
         self._hatching.put_away()
         self.outline.put_away()
         self.lines.put_away()
         self._unfollow()
+
+    def _show_due(self) -> bool:
+        """Go on with a layer that is due, and return whether there was one: napari is slow to add and to draw it."""
+        due = self._due
+        if due is None or due not in self._overlays.values():
+            self._due = None
+        elif due.layer not in self._viewer.layers:
+            self._add(due)
+            self._hatching.keep_above_overlays()
+        else:
+            self._show_only(due)
+        return due is not None
+
+    def _show_only(self, overlay: Overlay) -> None:
+        self._due = None
+        for other in self._overlays.values():
+            if other.layer.visible != (other is overlay):
+                other.layer.visible = other is overlay
 
     def _show_bars(self) -> bool:
         """Show the colour bars that are due; return whether there were any."""
@@ -313,8 +334,8 @@ class Overlays:
     def _hatch(self, *, at_once: bool = False) -> None:
         if self._hatching.update(at_once=at_once):
             self._place()
-            self._hatching.add()
-            self._hatching.keep_above_overlays()
+        while at_once and self._hatching.show_due():
+            pass
 
     def _outline(self) -> None:
         """Outline where the gene on screen is high or low."""

@@ -88,6 +88,7 @@ class ExploreSession:
         # Later: our layers must not be removed while napari is still removing others.
         self._slide_removed_later = qdebounced(self._slide_removed, timeout=0)
         self.hold_later = qdebounced(self._hold, timeout=HOLD_MS)
+        self._scale_bar_later = qdebounced(self._update_scale_bar, timeout=0)  # napari takes long to draw the first
         self._closed = False
         self._layer_before: Layer | None = None
         self._made_of: WeakKeyDictionary[Layer, tuple[Layer, ...]] = WeakKeyDictionary()
@@ -183,7 +184,7 @@ class ExploreSession:
                 part.units = (*map(str, part.units[:-2]), "um", "um")
             layer.metadata.pop(UNSIZED_KEY, None)
             layer.scale, layer.translate, layer.units = frame.scale, frame.translate, ("um", "um")
-            self._update_scale_bar()
+            self._scale_bar_later()
             fit_view(self.viewer, layer)
 
     def _slide_changed(self) -> None:
@@ -191,7 +192,7 @@ class ExploreSession:
         self._layer_before = layer
         if layer is not None and layer != before and not layer.visible:  # an undone choice
             self.switch.show_only(layer)
-        self._update_scale_bar()
+        self._scale_bar_later()
         self._fit_layer()
         self.read_view()
 
@@ -262,6 +263,7 @@ class ExploreSession:
         self._update_later.cancel()
         self._slide_removed_later.cancel()
         self.hold_later.cancel()
+        self._scale_bar_later.cancel()
         self._long_lived.release()
         self.viewer.cursor.events.position.disconnect(self._pointer_moved)
         self.watcher.stop()
