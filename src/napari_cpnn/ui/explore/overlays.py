@@ -49,6 +49,7 @@ class Overlays:
         self._setting = False
         self._next_paint, self._turns = 0.0, 0
         self._due: Overlay | None = None  # a new layer, to be shown in place of the others
+        self._before: list[Layer] = []  # layers that were there first; those that come meanwhile stay above it
         self._hatching = Hatching(viewer, state)
         self._places = places
         self.outline = OutlineLayer(viewer)
@@ -165,7 +166,8 @@ class Overlays:
         self._paint(overlay)
         lift_above(self._viewer, overlay.layer, slide_layer)
         if overlay.layer not in self._viewer.layers:
-            self._due = overlay
+            if overlay is not self._due:
+                self._due, self._before = overlay, list(self._viewer.layers)
         elif overlay is not self._due:
             self._show_only(overlay)
         self._hatching.keep_above_overlays()
@@ -207,8 +209,10 @@ class Overlays:
     # -- layers --------------------------------------------------------------------------------------------
 
     def _add(self, overlay: Overlay) -> None:
-        ours = [self._hatching.layer, self.lines.layer, self.outline.layer]
-        add_below(self._viewer, overlay.layer, ours)
+        above = [self._hatching.layer, self.lines.layer, self.outline.layer]
+        above += [layer for layer in self._viewer.layers if layer not in self._before]
+        self._before = []
+        add_below(self._viewer, overlay.layer, above)
         overlay.layer.events.contrast_limits.connect(self._limits_dragged)
         overlay.layer.events.opacity.connect(self._opacity_dragged)
         if overlay.shown.has_range:
