@@ -109,7 +109,8 @@ class Overlays:
         if self._state.map is None:
             return
         for overlay in self._overlays.values():
-            if overlay.layer.visible and overlay.revision != overlay.cmap.revision:
+            on_screen = overlay.layer.visible or overlay is self._due
+            if on_screen and overlay.revision != overlay.cmap.revision:
                 self._paint(overlay)
 
     def repaint(self) -> None:
