@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from map_world import make_world
+from map_world import empty_map, make_world
+from napari_cpnn.mapping import DONE, CompositionMap
 from napari_cpnn.mapping.cache import InUse, is_in_use, prune
 from napari_cpnn.mapping.store import MapStore
 
@@ -90,6 +92,45 @@ def test_the_store_of_a_map_marks_it(tmp_path):
     store.close()
     assert not is_in_use(path)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_map_is_made_by_the_first_writing_with_what_is_known_by_then(tmp_path):
+    path, world, live = tmp_path / f"{key_of('key')}.zarr", make_world(), empty_map()
+    store = MapStore(live, path)
+    assert not path.exists()
+    done = np.flatnonzero(world.cmap.state == DONE)
+    first, later = done[:5], done[5:]
+    values = (world.cmap.weights.reshape(-1, 4), world.cmap.programs.reshape(-1, 2))
+    live.fill(first, *(v[first] for v in values))
+    store.flush()
+    assert (CompositionMap.load(path).state.reshape(-1) == DONE).nonzero()[0].tolist() == first.tolist()
+    live.fill(later, *(v[later] for v in values))
+    store.close()
+    np.testing.assert_array_equal(CompositionMap.load(path).weights, world.cmap.weights)
+
+
+def test_two_windows_that_begin_a_map_at_once_keep_what_both_have_computed(tmp_path):
+    path, maps = tmp_path / f"{key_of('key')}.zarr", [empty_map(), empty_map()]
+    stores = [MapStore(cmap, path) for cmap in maps]
+    tissue = np.flatnonzero(maps[0].tissue)
+    for cmap, store, part in zip(maps, stores, (tissue[:4], tissue[4:8]), strict=True):
+        cmap.fill(part, np.full((4, 4), 0.25), np.zeros((4, 2)))
+        store.flush()
+    for store in stores:
+        store.close()
+        assert store.problem is None
+    assert (CompositionMap.load(path).state.reshape(-1) == DONE).nonzero()[0].tolist() == tissue[:8].tolist()
+
+
+def test_a_map_that_cannot_be_made_is_said_and_mapping_goes_on(tmp_path):
+    path, live = tmp_path / f"{key_of('key')}.zarr", empty_map()
+    store = MapStore(live, path)
+    path.write_text("in the way")
+    live.fill(np.flatnonzero(live.tissue)[:4], np.full((4, 4), 0.25), np.zeros((4, 2)))
+    store.flush()
+    assert store.problem.startswith("Maps are not kept on disk")
+    assert "deleted" not in store.problem
+    store.close()
 
 
 def test_a_size_that_makes_no_sense():

@@ -435,6 +435,7 @@ def test_a_cache_that_is_lost_while_it_is_in_use(slide, model, private_cache, tm
     with LiveMapper(slide, model, settings()) as mapper:
         mapper.set_viewport(EVERYTHING)
         assert mapper.wait_until_mapped(30)
+        mapper.store.flush()
         harm(private_cache)
         mapper.map_whole_slide()
         assert mapper.wait_until_mapped(30)

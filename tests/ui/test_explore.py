@@ -105,7 +105,8 @@ def test_a_gene_is_typed_and_shown(explore, wait, slide_path, model):
     dock.gene.setText("erbb2")
     dock.gene.returnPressed.emit()
     layer = overlay(dock, "gene")
-    assert layer.visible
+    assert overlay(dock, "dominant").visible  # until the layer that is new can take its place
+    wait(lambda: layer in dock.session.viewer.layers and layer.visible)
     assert not overlay(dock, "dominant").visible
     assert layer.name == "Gene: ERBB2 (log1p CP10k)"
     assert dock.gene_note.text() == "held-out PCC 0.41 on C4"
@@ -210,6 +211,7 @@ def test_look(explore, wait, slide_path, model):
     mapped(dock, wait)
     dock.controller.show_gene("ERBB2")
     layer, look = overlay(dock, "gene"), dock.look
+    wait(lambda: layer.visible)
     assert layer.interpolation2d == "linear"
     look.smooth.setChecked(False)
     assert layer.interpolation2d == "nearest"
@@ -311,7 +313,7 @@ def test_removing_an_overlay_only_hides_it(explore, wait, slide_path, model):
     assert overlay(dock, "dominant") is None
     dock.controller.show_type(TYPES[0])
     dock.controller.show_dominant()
-    assert overlay(dock, "dominant").visible
+    wait(lambda: overlay(dock, "dominant").visible)
 
 
 def test_closing_the_dock_stops_everything(explore, wait, slide_path, model):

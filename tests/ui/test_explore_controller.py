@@ -15,6 +15,7 @@ from napari_cpnn.mapping import CompositionMap, MapProgress, Viewport
 from napari_cpnn.models import NO_SCALE, NOT_TESTED, OPEN, Trust
 from napari_cpnn.slides import Slide
 from napari_cpnn.ui.explore import controller as module
+from napari_cpnn.ui.explore import mappers as mappers_module
 from napari_cpnn.ui.explore.controller import ExploreController
 from napari_cpnn.ui.frame.words import model_card, model_label, slide_label
 from napari_cpnn.ui.viewer.state import ExploreState, Shown
@@ -51,8 +52,8 @@ class FakeMapper:
 
     device, arithmetic, error = "cpu", "bfloat16", None
 
-    def __init__(self, slide, model, settings):
-        self.slide, self.settings = slide, settings
+    def __init__(self, slide, model, settings, tissue):
+        self.slide, self.settings, self.tissue = slide, settings, tissue
         self.map = CompositionMap(Grid((4, 5), 100.0), model.decoder(), np.arange(20).reshape(4, 5) > 0)
         self.calls = []
         self.now = MapProgress(412, 1930, 0, 84.2, True, False, "")
@@ -133,6 +134,60 @@ def test_opening_a_slide_does_not_hide_that_a_model_is_loading(setup):
     assert s.message == "Loading model.safetensors ..."
 
 
+def test_a_model_that_is_being_loaded_is_not_loaded_twice(setup, model, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("napari_cpnn.models.load_model", lambda path: loaded.append(path) or model)
+    c = setup.controller
+    for path in ("a.safetensors", "a.safetensors", "b.safetensors", "b.safetensors"):
+        c.choose_model(path)
+    setup.background.run()
+    assert loaded == ["a.safetensors", "b.safetensors"]
+    assert c.model_path.name == "b.safetensors"
+    c.choose_model("b.safetensors")  # its file may have changed since
+    setup.background.run()
+    assert loaded[2:] == ["b.safetensors"]
+
+
+def test_tissue_is_found_while_a_model_is_being_loaded_and_once_per_slide(setup, model, monkeypatch):
+    found = []
+    monkeypatch.setattr(mappers_module, "find_tissue", lambda slide, _: found.append(slide) or len(found))
+    c, s = setup.controller, setup.state
+    c.choose_layer(layer())
+    c.choose_model("model.safetensors")
+    setup.background.run(0)
+    assert found == []
+    setup.background.run(1)
+    assert found == [s.slide]
+    assert s.model is None
+    setup.background.run()
+    assert s.mapper.tissue == 1
+    c.choose_model("another.safetensors")
+    setup.background.run()
+    assert s.mapper.tissue == 1
+    c.set_mpp(0.25)  # another size of the same pixels
+    setup.background.run()
+    assert s.mapper.tissue == 2
+    assert found == [found[0], s.slide]
+
+
+def test_what_is_wrong_with_the_tissue_is_said_once_and_by_the_map(setup, model, monkeypatch):
+    error = NoTissueError("section: no tissue.")
+
+    def refuse(*_args, **_more):
+        raise error
+
+    monkeypatch.setattr(mappers_module, "find_tissue", refuse)
+    c, s = setup.controller, setup.state
+    c.choose_layer(layer())
+    c.choose_model("model.safetensors")
+    setup.background.run(0)
+    setup.background.run(1)
+    assert s.message == "Loading model.safetensors ..."
+    assert setup.notes == []
+    setup.background.run()
+    assert setup.notes == [error]
+
+
 def test_a_model_handed_over_is_not_replaced_by_one_that_was_still_loading(setup, model):
     c, s = setup.controller, setup.state
     c.choose_model("slow.safetensors")
@@ -177,6 +232,26 @@ def test_mapper_gets_view_and_wishes(setup, model):
     assert mapper.calls[-2:] == [("resume",), ("set_viewport", other)]
 
 
+def test_a_mapper_is_at_work_before_it_is_handed_over_and_stopped_if_nobody_takes_it(setup, model):
+    c, s = setup.controller, setup.state
+    c.choose_layer(layer())
+    c.set_viewport(VIEW)
+    c.use_model(model)
+    setup.background.run(0)
+    ((work, done, _failed),) = setup.background.jobs
+    setup.background.jobs.clear()
+    mapper = work()
+    assert mapper.calls == [("set_viewport", VIEW)]
+    assert s.mapper is None
+    c.close()  # the window is closed before it hears of it, and perhaps never does
+    setup.background.run()
+    assert mapper.calls[-1] == ("stop",)
+    done(mapper)
+    assert s.mapper is None
+    mapper = work()  # begun, but not ready when the window was closed
+    assert mapper.calls == []
+
+
 def test_another_slide_stops_the_mapper(setup, model):
     mapper = ready(setup, model)
     setup.controller.choose_layer(layer("other"))
@@ -199,7 +274,8 @@ def test_late_answers_are_dropped(setup, model):
     mapper = building[0]()
     building[1](mapper)
     assert setup.state.mapper is None
-    assert mapper.calls == [("stop",)]
+    setup.background.run()
+    assert mapper.calls == [("set_viewport", None), ("stop",)]
 
 
 def test_closing_stops_everything(setup, model):
@@ -225,7 +301,7 @@ def test_slide_that_cannot_be_opened_is_said_once_and_the_dock_goes_on(setup):
 
 @pytest.mark.parametrize("error", [NoTissueError("section: no tissue."), PixelSizeError("section: no pixel size.")])
 def test_slide_that_cannot_be_mapped_is_said(setup, model, monkeypatch, error):
-    def refuse(*_args):
+    def refuse(*_args, **_more):
         raise error
 
     monkeypatch.setattr("napari_cpnn.mapping.LiveMapper", refuse)
@@ -251,7 +327,7 @@ def test_model_that_cannot_be_read_leaves_the_old_one(setup, model, monkeypatch)
 
 
 def test_what_nobody_thought_of_is_one_sentence_and_in_the_log(setup, model, monkeypatch, caplog):
-    def bug(*_args):
+    def bug(*_args, **_more):
         raise ZeroDivisionError("1 / 0")
 
     monkeypatch.setattr("napari_cpnn.mapping.LiveMapper", bug)
@@ -269,7 +345,7 @@ def test_what_nobody_thought_of_is_one_sentence_and_in_the_log(setup, model, mon
     ("error", "words"), [(MemoryError(), "more memory than this computer has"), (OSError(28, "No space"), "No space")]
 )
 def test_what_the_computer_lacks_is_said(setup, model, monkeypatch, error, words):
-    def fail(*_args):
+    def fail(*_args, **_more):
         raise error
 
     monkeypatch.setattr("napari_cpnn.mapping.LiveMapper", fail)

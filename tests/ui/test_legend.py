@@ -60,6 +60,21 @@ def test_a_legend_that_is_asked_for_all_the_time_is_written(legend, qtbot):
     qtbot.waitUntil(is_written, timeout=120_000)
 
 
+def test_no_letters_are_drawn_while_a_picture_is_awaited(make_napari_viewer, qtbot):
+    state, awaited = State(), [True]
+    turns = []
+    legend = CanvasLegend(make_napari_viewer(), state, lambda: turns.append(True) or awaited[0])
+    legend.warm_up()
+    state.set_shown(Shown("dominant"))
+    legend.update(ROWS)
+    qtbot.waitUntil(lambda: len(turns) > 2)
+    assert not [key for key in legend._viewer.canvas.overlays if key.startswith("napari_cpnn")]
+    awaited[0] = False
+    qtbot.waitUntil(lambda: legend.is_complete, timeout=120_000)
+    assert texts(legend) == ["Epithelial", "CAFs", "Rare", PALE]
+    legend.stop(viewer_lives=False)
+
+
 def write(legend, rows):
     legend.update(rows)
     legend.finish()
@@ -146,7 +161,8 @@ def test_warming_up_writes_one_text_at_a_time_and_leaves_nothing_to_see(legend, 
     state.set_shown(Shown("dominant"))
     legend.update(ROWS)
     legend._step()
-    assert texts(legend)[0] == "Epithelial"
+    assert texts(legend)[0] == "Ept"  # letters that are new come a few at a time, unseen
+    assert legend._viewer.canvas.overlays["napari_cpnn_0"].color[3] == 0
     qtbot.waitUntil(lambda: not legend._timer.isActive(), timeout=120_000)
     assert texts(legend) == ["Epithelial", "CAFs", "Rare", PALE]
     assert legend._viewer.canvas.overlays["napari_cpnn_0"].color[3] == 1

@@ -105,8 +105,8 @@ def test_the_story_on_the_sample(regions, wait, qtbot, tmp_path, monkeypatch):
     assert state.shown == Shown("contribution", ("ERBB2", largest))
     overlay = other.session.overlays.layer_of("contribution")
     assert overlay.name == f"ERBB2 from {largest} (log1p CP10k)"
-    assert overlay.visible
-    wait(lambda: overlay.colorbar.visible)  # with the next tick
+    wait(lambda: overlay.visible)  # with the next ticks
+    wait(lambda: overlay.colorbar.visible)
     assert viewer.layers.index(overlay) < viewer.layers.index(dock.layer)  # regions stay on top
     # Files.
     dock.controller.write_table(tmp_path / "regions.csv")

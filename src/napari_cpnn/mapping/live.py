@@ -30,7 +30,7 @@ from napari_cpnn.mapping.store import describe, open_cache
 from napari_cpnn.mapping.surrounded_patches import PREDICTORS
 from napari_cpnn.prediction import require_patches
 from napari_cpnn.settings import MappingSettings
-from napari_cpnn.slides import PatchReader, Slide, find_tissue
+from napari_cpnn.slides import PatchReader, Slide, TissueMask, find_tissue
 from napari_cpnn.untrusted import is_end_of_program
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class LiveMapper:
         See :class:`~napari_cpnn.settings.MappingSettings`.
     region
         Restrict the map to this rectangle (slide um).
+    tissue
+        Tissue of the slide, if it is known; by default it is found.
 
     Attributes
     ----------
@@ -92,14 +94,19 @@ class LiveMapper:
     """
 
     def __init__(
-        self, slide: Slide, model: CPNN, settings: MappingSettings | None = None, region: Rect | None = None
+        self,
+        slide: Slide,
+        model: CPNN,
+        settings: MappingSettings | None = None,
+        region: Rect | None = None,
+        tissue: TissueMask | None = None,
     ) -> None:
         self.settings = settings = settings or MappingSettings()
         self.slide = slide
         require_patches(model)
         stride = settings.stride_um or model.patch.size_um
         self.grid = Grid.over(slide.shape[:2], slide.require_mappable(), stride, region)
-        self.tissue = find_tissue(slide, settings.tissue)
+        self.tissue = find_tissue(slide, settings.tissue) if tissue is None else tissue
         covered = self.tissue.coverage(self.grid) >= settings.tissue.min_coverage
         if not covered.any():
             raise NoTissueError(f"{slide.name}: no patch of the map is covered by enough tissue.")
@@ -115,28 +122,25 @@ class LiveMapper:
         kind = PREDICTORS.get(model.input_kind, IndependentPatches)
         self._model = kind(self.read_slide, model, self.predictor, self.map, self.tissue, settings)
         self._scheduler = Scheduler(self.grid, self.map.lattice, settings, self._model.halo_um)
-        self._wish = Wish()
-        self._condition = threading.Condition()
+        self._wish, self._condition = Wish(), threading.Condition()
         self._order: IntArray = np.empty(0, dtype=np.intp)
         self._planned, self._generation = True, 0  # whether the order matches the current view; number of views
-        self._wanted = np.zeros(self.grid.n_cells, dtype=bool)
-        self._in_view = self._wanted
+        self._wanted = self._in_view = np.zeros(self.grid.n_cells, dtype=bool)
         self._busy = np.zeros(self.grid.n_cells, dtype=bool)  # patches being read, queued or computed
         self._ready: list[_Batch] = []
-        self._reading = 0
-        self._claimed = 0  # number of batches handed to readers
+        self._reading = self._claimed = 0  # numbers of batches that are being read, and of all handed to readers
         self._lead: int | None = None  # number of the first batch of the current order, until it is read
         self._computing = self._paused = self._stopped = False
-        first = min(_FIRST_BATCH if self.predictor.device.type == "cpu" else 64, settings.max_batch)
-        self._pace = Pace(first, settings.batch_seconds)
-        self._read_problem = ""
-        self._threads: list[threading.Thread] = []
+        first = _FIRST_BATCH if self.predictor.device.type == "cpu" else 64
+        self._pace = Pace(min(first, settings.max_batch), settings.batch_seconds)
+        self._read_problem, self._threads = "", list[threading.Thread]()
 
     # -- public interface --------------------------------------------------------------------------------
 
     def set_viewport(self, viewport: Viewport | None) -> None:
         """Map a new view immediately; ``None`` for no view (batches in progress are completed)."""
-        self._ask(viewport=viewport)
+        if viewport != self._wish.viewport or not self._threads:
+            self._ask(viewport=viewport)
 
     def map_areas(self, areas: Sequence[Rect]) -> None:
         """Map all patches in these rectangles (slide um) after the view."""
@@ -263,8 +267,8 @@ class LiveMapper:
         self._order = self._model.first(patches[pending[patches]], pending)
 
     def _idle(self) -> bool:
-        under_way = self._order.size or self._ready or self._reading or self._computing or self._model.pending
-        return self._planned and not under_way
+        busy = self._order.size or self._ready or self._reading or self._computing or self._model.pending
+        return self._planned and not busy
 
     def _message(self) -> str:
         if self.error or self._read_problem:
@@ -277,13 +281,11 @@ class LiveMapper:
         with self._condition:
             if self._threads or self._stopped:
                 return
-            loops = [self._plan_loop, *[self._read_loop] * self.settings.readers, self._model_loop]
-            loops += [] if self.store is None else [self._store_loop]
+            stores = [] if self.store is None else [self._store_loop]
+            loops = [self._plan_loop, *[self._read_loop] * self.settings.readers, self._model_loop, *stores]
             self._threads = [
-                threading.Thread(
-                    target=self._guard, args=(loop,), name=f"napari-cpnn {loop.__name__.strip('_')}", daemon=True
-                )
-                for loop in loops
+                threading.Thread(target=self._guard, args=(loop,), name=f"napari-cpnn {name}", daemon=True)
+                for name, loop in ((loop.__name__.strip("_"), loop) for loop in loops)
             ]
         for thread in self._threads:
             thread.start()
@@ -311,9 +313,8 @@ class LiveMapper:
                 n = max(1, self.batch_size // self._model.reads_per_patch)
                 patches, self._order = self._order[:n], self._order[n:]
                 self._busy[patches] = True
-                self._reading += 1
                 number, generation, most = self._claimed, self._generation, self.batch_size
-                self._claimed += 1
+                self._reading, self._claimed = self._reading + 1, self._claimed + 1
             try:
                 job = self._model.job(patches, most)
                 images, ok = self._read(job)

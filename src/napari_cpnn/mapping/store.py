@@ -46,8 +46,9 @@ log = logging.getLogger(__name__)
 class MapStore:
     """Disk cache of a map that is being computed.
 
-    Opening it restores stored values into the map; :meth:`flush` then writes changed chunks. A damaged store is moved
-    aside with a warning and replaced; if the disk is full or read-only, mapping continues without caching.
+    Opening it restores stored values into the map; :meth:`flush` then writes changed chunks. What is not there yet is
+    made by the first flush, since a picture need not wait for it. A damaged store is moved aside with a warning and
+    replaced; if the disk is full or read-only, mapping continues without caching.
 
     Parameters
     ----------
@@ -74,10 +75,12 @@ class MapStore:
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._in_use: InUse | None = None
+        self._group: Group | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._in_use = InUse(path)
-            self._group = self._open_or_create()
+            if restored(path).exists():
+                self._group = self._open_or_create()
         except Exception as error:  # noqa: BLE001 -- no cache is worth a failure, and none is deleted for another's fault
             self._stop_storing(error)
         cmap.changed.connect(self._mark)
@@ -118,23 +121,27 @@ class MapStore:
         with self._flushing:
             with self._lock:
                 dirty, self._dirty = self._dirty, set()
-            if not dirty or self.problem:
+            is_made = self._group is not None
+            if self.problem or (is_made and not dirty):
                 return
             began = time.monotonic()
             # Read the state before the values, so that values of all patches marked as done are written.
             state = self.map.stored_state()
             try:
+                if self._group is None:
+                    self._group = self._open_or_create()  # another window may have made it meanwhile
                 for row, col in sorted(dirty):
                     window = (slice(row * CHUNK, (row + 1) * CHUNK), slice(col * CHUNK, (col + 1) * CHUNK))
                     for name, array in (*self.map.block(window)._asdict().items(), ("state", state[window])):
                         self._group[name][window] = array
             except Exception as error:  # noqa: BLE001 -- deleted or garbled under our hands: mapping goes on in memory
                 self._stop_storing(error)
-            self.pause_s = float(np.clip(_PAUSE_SHARE * (time.monotonic() - began), *_PAUSES_S))
+            if is_made:
+                self.pause_s = float(np.clip(_PAUSE_SHARE * (time.monotonic() - began), *_PAUSES_S))
 
     def _stop_storing(self, error: Exception) -> None:
         reason = reason_of(error.__cause__ if isinstance(error.__cause__, OSError) else error).rstrip(".")
-        if self._in_use is not None and not self.path.exists():
+        if self._group is not None and not self.path.exists():
             reason = "the folder of this map has been deleted"
         self.problem = f"Maps are not kept on disk: {self.path.parent}: {reason}."
         if not is_end_of_program(error):

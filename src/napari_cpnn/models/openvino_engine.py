@@ -81,7 +81,8 @@ def compile_with_openvino(model: CPNN, bfloat16: bool = False, keep: bool = True
     blank = torch.zeros(1, 3, model.patch.size_px, model.patch.size_px)
     with torch.inference_mode():  # networks are compiled when they first see a picture
         ready.patch_features(blank)
-        ready.features(blank)
+        if backbone.own_network is not backbone.network:
+            ready.features(blank)
     return ready
 
 

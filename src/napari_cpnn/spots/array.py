@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
 from napari_cpnn.arrays import FloatArray
 from napari_cpnn.geometry import Mpp, is_plausible_mpp
@@ -177,6 +176,8 @@ def _fit_neighbours(pixels: FloatArray, pitch_um: float | None) -> ArrayFit | No
     squared pixel sizes for any rotation. If the vectors cannot distinguish the axes (a square array at 45 degrees), the
     minimum-norm solution makes both equal.
     """
+    from scipy.spatial import cKDTree  # as in neighbour_distance
+
     tree = cKDTree(pixels)
     reach = 1.25 * neighbour_distance(pixels)
     if not reach > 0:
@@ -202,6 +203,8 @@ def neighbour_distance(pixels: FloatArray) -> float:
     """Return the median nearest-neighbour distance of ``(N, 2)`` positions; NaN for fewer than two."""
     if len(pixels) < 2:
         return math.nan
+    from scipy.spatial import cKDTree  # a tenth of a second, for which windows without spots need not wait
+
     distances = np.asarray(cKDTree(pixels).query(pixels, k=2)[0])
     return float(np.median(distances[:, 1]))
 

@@ -20,7 +20,7 @@ class ColorBar(QWidget):
         super().__init__(parent)
         self._limits = (0.0, 1.0)
         self._unit = ""
-        self._table = color_table("viridis")
+        self._table: Float32Array | None = None  # colour maps are loaded when one is drawn
         self._counts: IntArray | None = None
         self._note = ""
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -63,7 +63,10 @@ class ColorBar(QWidget):
     def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802 (Qt's name)
         painter = QPainter(self)
         top = self._top()
-        painter.drawImage(QRect(0, top + 2, self.width(), _BAR_PX), _gradient(self._table))
+        painter.drawImage(
+            QRect(0, top + 2, self.width(), _BAR_PX),
+            _gradient(color_table("viridis") if self._table is None else self._table),
+        )
         text = self.palette().color(self.foregroundRole())
         if self._counts is not None:
             most = max(int(self._counts.max(initial=0)), 1)

@@ -13,6 +13,7 @@ from napari_cpnn.painting import scale_text
 from napari_cpnn.palette import LEVELS, Level
 from napari_cpnn.settings import MappingSettings
 from napari_cpnn.ui.explore.hint import what_next
+from napari_cpnn.ui.explore.mappers import Mappers
 from napari_cpnn.ui.explore.measure_box import with_measure
 from napari_cpnn.ui.explore.still_shown import still_shown
 from napari_cpnn.ui.explore.type_shares import TypeShares
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
     from napari_cpnn.models import CPNN
     from napari_cpnn.slides import Slide
     from napari_cpnn.ui.frame import Background
-
-
-MAPPING_NICENESS = 5
-"""Niceness of mapping threads, so that panning stays smooth on a CPU whose cores are all used for mapping."""
 
 
 class ExploreController:
@@ -67,11 +64,11 @@ class ExploreController:
         self._tasks = Tasks(background, notify, self._hint)
         self._tasks.message_changed.connect(state.set_message)
         self._viewport: Viewport | None = None
-        self._live = True
-        self._whole_slide = False
+        self._live, self._whole_slide = True, False
         self._first: tuple[str | None, str | None] = (None, None)
         self._shares = TypeShares(state)
         self._verdict = Verdict(state, background)
+        self._mappers = Mappers(background)
         self._mapper: LiveMapper | None = None
         self._recalled: Memory | None = None  # what to show when its model is loaded
         self.model_path: Path | None = None
@@ -117,10 +114,12 @@ class ExploreController:
         self._tasks.run("picture", text, work, ready)
 
     def choose_model(self, path: str | Path) -> None:
-        """Load a model file, or a model by its name, and map with it."""
+        """Load a model file, or a model by its name, and map with it; one that is being loaded is not loaded twice."""
         from napari_cpnn.models import model_file
 
         name, path = str(path), Path(path)
+        if self.loading == path:
+            return
         self._wanted_model = path
 
         def load() -> CPNN:
@@ -197,11 +196,8 @@ class ExploreController:
     def set_live(self, on: bool) -> None:
         """Resume or pause mapping."""
         self._live = on
-        if self.state.mapper is not None:
-            if on:
-                self.state.mapper.resume()
-            else:
-                self.state.mapper.pause()
+        if (mapper := self.state.mapper) is not None:
+            (mapper.resume if on else mapper.pause)()
         self._tasks.update()
 
     def map_whole_slide(self, on: bool) -> None:
@@ -218,8 +214,7 @@ class ExploreController:
 
     def is_settled(self) -> bool:
         """Return whether the whole view is mapped."""
-        mapper = self.state.mapper
-        return mapper is not None and self._viewport is not None and mapper.progress().idle
+        return self._viewport is not None and self.state.mapper is not None and self.state.mapper.progress().idle
 
     def close(self) -> None:
         """Stop mapping and ignore the results of running tasks."""
@@ -228,6 +223,7 @@ class ExploreController:
         self._save_memory()
         self._tasks.close()
         self._drop_mapper()
+        self._mappers.close()
         self.state.mapper_changed.disconnect(self._stop_replaced_mapper, missing_ok=True)
 
     # -- what is shown -------------------------------------------------------------------------------------
@@ -297,8 +293,7 @@ class ExploreController:
 
     def progress_text(self) -> str:
         """Describe the progress, such as ``412 of 1,930 patches · 84/s · CPU bfloat16``."""
-        mapper = self.state.mapper
-        return "" if mapper is None else progress_text(mapper)
+        return "" if self.state.mapper is None else progress_text(self.state.mapper)
 
     def check(self) -> None:
         """Update the message from the mapper and save the memory; called a few times a second."""
@@ -334,11 +329,10 @@ class ExploreController:
         if slide.mpp is None and memory.mpp is not None:
             slide = slide.with_mpp(memory.mpp)
         self.state.set_slide(self.state.layer, slide, memory)
-        self._start_mapper()
         model = memory.model_file()
-        if model is not None and self.state.model is None and not self._tasks.is_running("model"):
-            self._recalled = memory
-            self.choose_model(model)
+        if model is not None and self.state.model is None and self.loading is None:
+            self.restore(memory, model)
+        self._start_mapper()
 
     def _remember_view(self) -> None:
         if self.state.shown is not None:
@@ -352,18 +346,18 @@ class ExploreController:
     def _start_mapper(self) -> None:
         slide, model = self.state.slide, self.state.model
         self._tasks.update()
-        if slide is None or model is None or slide.mpp is None:
+        if slide is None or slide.mpp is None:
             return
         settings = self._settings()
+        if model is None:
+            if self.loading is not None:  # beside the import of torch
+                self._mappers.find_tissue(slide, settings.tissue)
+            return
 
-        def build() -> LiveMapper:
-            from napari_cpnn.mapping import LiveMapper  # torch
+        def make() -> LiveMapper:
+            return self._mappers.make(slide, model, settings, (lambda: self._viewport) if self._live else None)
 
-            mapper = LiveMapper(slide, model, settings)
-            mapper.nice = MAPPING_NICENESS
-            return mapper
-
-        self._tasks.run("mapper", f"Finding tissue on {slide.name} ...", build, self._mapper_ready, lambda m: m.stop())
+        self._tasks.run("mapper", f"Finding tissue on {slide.name} ...", make, self._mapper_ready, self._mappers.stop)
 
     def _mapper_ready(self, mapper: LiveMapper) -> None:
         if not self._live:
@@ -385,8 +379,7 @@ class ExploreController:
         mapper = self._mapper
         if mapper is not None and self.state.mapper is not mapper:
             self._mapper = None
-            # Stopping waits for the current batch and writes the cache.
-            self._background(mapper.stop, lambda _: None, _raise)
+            self._mappers.stop(mapper)
 
     def _hint(self) -> str:
         return what_next(self.state, live=self._live, has_view=self._viewport is not None)

@@ -83,7 +83,7 @@ class Explore(Dock):
         )
         self.state.set_look(colormap=chosen.look.colormap, fade=chosen.look.fade, fade_from=chosen.look.fade_from)
         self.controller = self.session.controller
-        self._get_ready = GetReady(napari_viewer, self.state, lambda: self.controller.loading is not None, self)
+        self._get_ready = GetReady(napari_viewer, self.session.awaits_picture, self)
         self._build()
         self._connect()
         self._fill_slides()
@@ -258,7 +258,7 @@ class Explore(Dock):
         self._fill_models()
         self.mpp_row.ask(slide is not None and slide.mpp is None)
         layer = self.state.layer
-        if layer is not None and slide is None and self.state.model is None:
+        if layer is not None and slide is None and self.state.model is None and self.controller.loading is None:
             sample = recent_models.sample_model()
             if sample is not None and recent_models.belongs_to_sample(path_of(layer)):
                 self.open_model(sample)

@@ -43,6 +43,7 @@ class Hatching:
         self._allowed: tuple[CompositionMap, Slide | None, npt.NDArray[np.bool_]] | None = None
         self._placed: CompositionMap | None = None
         self._next = 0.0
+        self._due = False  # whether the layer is new
         self.layer: Image | None = None
 
     @property
@@ -56,7 +57,7 @@ class Hatching:
     def is_current(self) -> bool:
         """Return whether the present state of the map is hatched."""
         cmap = self._state.map
-        return cmap is None or not self._is_wanted() or self._drawn == (cmap, cmap.revision)
+        return cmap is None or not self._is_wanted() or (self._drawn == (cmap, cmap.revision) and not self._due)
 
     def update(self, *, at_once: bool = False) -> bool:
         """Draw what has changed; return whether there is a layer or map that is new, to be placed and added."""
@@ -67,8 +68,8 @@ class Hatching:
             self._drawn = None
             return False
         now = time.monotonic()
-        if self._drawn == (cmap, cmap.revision) or (now < self._next and not at_once):
-            return False
+        if self._drawn == (cmap, cmap.revision) or (not at_once and (now < self._next or self._state.awaits_picture)):
+            return False  # a layer more takes time, which the first picture of a view should not wait for
         self._next = now + _INTERVAL
         self._drawn = (cmap, cmap.revision)
         marked = unlike_patches(cmap)
@@ -84,13 +85,20 @@ class Hatching:
             self.layer.data = picture
             set_visible(self.layer, True)
             return is_of_new_map
-        self.layer = hatching_of(picture)
+        self.layer, self._due = hatching_of(picture), True
+        self.layer.visible = False
         return True
 
-    def add(self) -> None:
-        """Add the layer to the viewer if it is new; the selected layers stay selected."""
-        if self.layer is not None and self.layer not in self._viewer.layers:
-            add_beside(self._viewer, self.layer, place_above(self._viewer, Image))
+    def show_due(self) -> bool:
+        """Add a new layer, or show it when it is there, and return whether either was due: napari is slow at both."""
+        if not self._due or self.layer is None or not self._is_wanted():
+            return False
+        if self.layer in self._viewer.layers:
+            self.layer.visible, self._due = True, False
+            return True
+        add_beside(self._viewer, self.layer, place_above(self._viewer, Image))
+        self.keep_above_overlays()
+        return True
 
     def keep_above_overlays(self) -> None:
         """Move the layer right above the overlays, below measured spots and outlines."""
@@ -99,12 +107,14 @@ class Hatching:
     def put_away(self) -> None:
         """Hide the layer until there is another map."""
         self._drawn = self._marked = self._allowed = self._placed = None
-        if self.layer is not None and self.layer.visible:
+        if self._due:
+            self.remove()
+        elif self.layer is not None and self.layer.visible:
             self.layer.visible = False
 
     def remove(self) -> None:
         """Remove the layer."""
-        layer, self.layer = self.layer, None
+        layer, self.layer, self._due = self.layer, None, False
         self._drawn = self._marked = self._allowed = self._placed = None
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
@@ -112,7 +122,7 @@ class Hatching:
     def forget(self, layer: Layer | Any) -> None:
         """Forget the layer if the user has removed it; it comes back with the next map."""
         if layer is self.layer:
-            self.layer = None
+            self.layer, self._due = None, False
 
     def _hatched(self, marked: npt.NDArray[np.bool_], cmap: CompositionMap) -> npt.NDArray[np.uint8]:
         """Return the picture, clipped to slide and tissue."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari_cpnn.painting import PALE, format_value, unit_of
@@ -46,17 +47,26 @@ class CanvasLegend:
     """Text overlays on the canvas, so that a screenshot is self-explanatory.
 
     When napari draws its first text it compiles shaders, and it renders each new letter in Python: a dozen names take
-    seconds, during which the window hangs. So one text is written at a time, and :meth:`warm_up` has some invisible
-    texts drawn before the legend is needed.
+    seconds, during which the window hangs. So one text is written at a time, after some invisible ones with those of
+    its letters that are new, and :meth:`warm_up` has such texts drawn before the legend is needed.
+
+    Parameters
+    ----------
+    viewer, state
+        The viewer and its state.
+    is_busy
+        Returns whether a picture is awaited, which drawing letters would delay.
     """
 
-    def __init__(self, viewer: ViewerModel, state: ExploreState) -> None:
+    def __init__(self, viewer: ViewerModel, state: ExploreState, is_busy: Callable[[], bool] = lambda: False) -> None:
         self._viewer = viewer
         self._state = state
+        self._is_busy = is_busy
         self._wanted: list[Line] = []
         self._written: list[Line] = []
         self._top = ""
         self._cold_letters = ""
+        self._drawn: set[str] = set()
         self._n_warmed = 0
         self._timer = every(STEP_MS, self._step)
 
@@ -99,7 +109,7 @@ class CanvasLegend:
 
     def finish(self) -> None:
         """Write the whole legend at once."""
-        while self._write_one():
+        while self._write_one(at_once=True):
             pass
 
     def stop(self, *, viewer_lives: bool) -> None:
@@ -157,6 +167,9 @@ class CanvasLegend:
     # -- one at a time -------------------------------------------------------------------------------------
 
     def _step(self) -> None:
+        if self._is_busy():
+            self._timer.start(WARM_STEP_MS)
+            return
         if self._write_one():
             return
         if self._warm_one() or self._next() is not None:
@@ -173,11 +186,16 @@ class CanvasLegend:
                 return i
         return None
 
-    def _write_one(self) -> bool:
+    def _write_one(self, *, at_once: bool = False) -> bool:
         i = self._next()
         if i is None:
             return False
-        self._write(i, self._wanted[i] if i < len(self._wanted) else _HIDDEN)
+        line = self._wanted[i] if i < len(self._wanted) else _HIDDEN
+        new = "".join(dict.fromkeys(letter for letter in line[0] if letter not in self._drawn))
+        if len(new) > _GLYPHS_PER_STEP and not at_once:  # the name follows when few of its letters are left
+            self._write(i, _WARMING, new[:_GLYPHS_PER_STEP])
+        else:
+            self._write(i, line)
         return True
 
     def _warm_one(self) -> bool:
@@ -204,6 +222,7 @@ class CanvasLegend:
                 overlays[f"{_PREFIX}{k}"].visible = False
                 self._written[k] = _HIDDEN
         self._written[i] = line
+        self._drawn.update(text or line[0])
         if line == _WARMING:
             overlay.text, overlay.color, overlay.box_color = text, (0, 0, 0, 0), _CLEAR
         elif line != _HIDDEN:

@@ -36,6 +36,7 @@ class Overlay:
         self._begin(cmap, slide)
         self.bar_is_due = False
         self.layer = map_layer(self.grid.shape, _layer_name(shown, cmap))
+        self.layer.visible = False  # until it is among the layers of the viewer
 
     def _begin(self, cmap: CompositionMap, slide: Slide | None) -> None:
         self.cmap = cmap

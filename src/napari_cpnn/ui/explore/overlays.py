@@ -50,6 +50,8 @@ class Overlays:
         self._placing: Layer | None = None
         self._setting = False
         self._next_paint, self._turns = 0.0, 0
+        self._due: Overlay | None = None  # a new layer, to be shown in place of the others
+        self._before: list[Layer] = []  # layers that were there first; those that come meanwhile stay above it
         self._hatching = Hatching(viewer, state)
         self._places = places
         self.outline = OutlineLayer(viewer)
@@ -109,13 +111,16 @@ class Overlays:
         if self._state.map is None:
             return
         for overlay in self._overlays.values():
-            if overlay.layer.visible and overlay.revision != overlay.cmap.revision:
+            on_screen = overlay.layer.visible or overlay is self._due
+            if on_screen and overlay.revision != overlay.cmap.revision:
                 self._paint(overlay)
 
     def repaint(self) -> None:
         """Repaint everything on screen, with the colour range of a complete map."""
         for overlay in self._overlays.values():
             overlay.revision = -1
+        while self._show_due():
+            pass
         self._show_bars()
         self.paint_now()
         self._hatch(at_once=True)
@@ -124,6 +129,7 @@ class Overlays:
     def is_painted(self) -> bool:
         """True when the present state of the map is on screen."""
         painted = all(o.revision == o.cmap.revision for o in self._overlays.values() if o.layer.visible)
+        painted = painted and self._due is None
         return painted and self._hatching.is_current() and not any(o.bar_is_due for o in self._overlays.values())
 
     # -- reacting ------------------------------------------------------------------------------------------
@@ -145,8 +151,10 @@ class Overlays:
         for slot, overlay in list(self._overlays.items()):
             if (shown is not None and slot == slot_of(shown)) or is_known(self._state, overlay.shown):
                 overlay.use(cmap, self._state.slide)
-            else:
+            elif overlay.layer in self._viewer.layers:
                 self._viewer.layers.remove(overlay.layer)
+            else:
+                del self._overlays[slot]
         self._shown_changed()
         self._timer.start()
 
@@ -162,22 +170,17 @@ class Overlays:
         overlay = self._overlays.get(slot)
         if overlay is None:
             overlay = self._overlays[slot] = Overlay(shown, cmap, slide)
-            overlay.bar_is_due = shown.has_range  # with the next tick: napari takes long for each of the two
-            self._style(overlay)
-            self._follow(slide_layer)
-            self._paint(overlay)
-            self._add(overlay)
-            if self._timer.isActive():  # the next tick is not due at once
-                self._timer.start()
-        else:
-            self._follow(slide_layer)
-            overlay.show(shown)
-            self._style(overlay)
-            self._paint(overlay)
+            overlay.bar_is_due = shown.has_range
+        self._follow(slide_layer)
+        overlay.show(shown)
+        self._style(overlay)
+        self._paint(overlay)
         lift_above(self._viewer, overlay.layer, slide_layer)
-        for other in self._overlays.values():
-            if other.layer.visible != (other is overlay):
-                other.layer.visible = other is overlay
+        if overlay.layer not in self._viewer.layers:
+            if overlay is not self._due:
+                self._due, self._before = overlay, list(self._viewer.layers)
+        elif overlay is not self._due:
+            self._show_only(overlay)
         self._hatching.keep_above_overlays()
         keep_above(self._viewer, self.lines.layer, Image)
         self._outline()
@@ -204,7 +207,7 @@ class Overlays:
         self._outline_removed = False
         self._outline()
         now = time.monotonic()
-        if self._show_bars():
+        if self._show_due() or self._show_bars() or self._hatching.show_due():
             return
         if now >= self._next_paint:
             self._turns += 1
@@ -218,8 +221,10 @@ class Overlays:
     # -- layers --------------------------------------------------------------------------------------------
 
     def _add(self, overlay: Overlay) -> None:
-        ours = [self._hatching.layer, self.lines.layer, self.outline.layer]
-        add_below(self._viewer, overlay.layer, ours)
+        above = [self._hatching.layer, self.lines.layer, self.outline.layer]
+        above += [layer for layer in self._viewer.layers if layer not in self._before]
+        self._before = []
+        add_below(self._viewer, overlay.layer, above)
         overlay.layer.events.contrast_limits.connect(self._limits_dragged)
         overlay.layer.events.opacity.connect(self._opacity_dragged)
         if overlay.shown.has_range:
@@ -230,12 +235,31 @@ class Overlays:
         if self._state.layer is None or self._state.layer not in self._viewer.layers:
             self._remove_all()
             return
+        self._due = None
         for overlay in self._overlays.values():
             overlay.put_away()
         self._hatching.put_away()
         self.outline.put_away()
         self.lines.put_away()
         self._unfollow()
+
+    def _show_due(self) -> bool:
+        """Go on with a layer that is due, and return whether there was one: napari is slow to add and to draw it."""
+        due = self._due
+        if due is None or due not in self._overlays.values():
+            self._due = None
+        elif due.layer not in self._viewer.layers:
+            self._add(due)
+            self._hatching.keep_above_overlays()
+        else:
+            self._show_only(due)
+        return due is not None
+
+    def _show_only(self, overlay: Overlay) -> None:
+        self._due = None
+        for other in self._overlays.values():
+            if other.layer.visible != (other is overlay):
+                other.layer.visible = other is overlay
 
     def _show_bars(self) -> bool:
         """Show the colour bars that are due; return whether there were any."""
@@ -326,8 +350,8 @@ class Overlays:
     def _hatch(self, *, at_once: bool = False) -> None:
         if self._hatching.update(at_once=at_once):
             self._place()
-            self._hatching.add()
-            self._hatching.keep_above_overlays()
+        while at_once and self._hatching.show_due():
+            pass
 
     def _outline(self) -> None:
         """Outline where the gene on screen is high or low."""

@@ -77,7 +77,7 @@ class ExploreSession:
         self.controller = ExploreController(self.state, background, notify, settings)
         self.places = GenePlaces(self.state, background)
         self.overlays = Overlays(viewer, self.state, self.places)
-        self.legend = CanvasLegend(viewer, self.state)
+        self.legend = CanvasLegend(viewer, self.state, self.awaits_picture)
         self.legend.warm_up()
         self.banner = Banner(viewer)
         self.switch = slide_switch(viewer)
@@ -89,6 +89,7 @@ class ExploreSession:
         # Later: our layers must not be removed while napari is still removing others.
         self._slide_removed_later = qdebounced(self._slide_removed, timeout=0)
         self.hold_later = qdebounced(self._hold, timeout=HOLD_MS)
+        self._scale_bar_later = qdebounced(self._update_scale_bar, timeout=0)  # napari takes long to draw the first
         self._closed = False
         self._layer_before: Layer | None = None
         self._made_of: WeakKeyDictionary[Layer, tuple[Layer, ...]] = WeakKeyDictionary()
@@ -185,7 +186,7 @@ class ExploreSession:
                 part.units = (*map(str, part.units[:-2]), "um", "um")
             layer.metadata.pop(UNSIZED_KEY, None)
             layer.scale, layer.translate, layer.units = frame.scale, frame.translate, ("um", "um")
-            self._update_scale_bar()
+            self._scale_bar_later()
             fit_view(self.viewer, layer)
 
     def _slide_changed(self) -> None:
@@ -193,7 +194,7 @@ class ExploreSession:
         self._layer_before = layer
         if layer is not None and layer != before and not layer.visible:  # an undone choice
             self.switch.show_only(layer)
-        self._update_scale_bar()
+        self._scale_bar_later()
         self._fit_layer()
         self.read_view()
 
@@ -207,6 +208,10 @@ class ExploreSession:
             self.view_changed.emit(viewport)
         else:
             self.view_changed.emit(None)
+
+    def awaits_picture(self) -> bool:
+        """Return whether a model is being loaded, or the picture of its map in view is not complete."""
+        return self.controller.loading is not None or self.state.awaits_picture
 
     def is_settled(self) -> bool:
         """Return whether the present view is mapped, even if it changed a moment ago."""
@@ -260,6 +265,7 @@ class ExploreSession:
         self._update_later.cancel()
         self._slide_removed_later.cancel()
         self.hold_later.cancel()
+        self._scale_bar_later.cancel()
         self._long_lived.release()
         self.viewer.cursor.events.position.disconnect(self._pointer_moved)
         self.watcher.stop()

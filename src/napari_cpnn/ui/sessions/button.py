@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtWidgets import QMenu, QPushButton
 
 from napari_cpnn.ui.frame import given
-from napari_cpnn.ui.sessions import actions
 
 
 class SessionButton(QPushButton):
@@ -18,16 +18,21 @@ class SessionButton(QPushButton):
         self.setToolTip("what is on screen as a Python script, or as a file that opens the same window elsewhere")
         menu = QMenu(self)
         menu.setToolTipsVisible(True)
-        self.entries = {
-            "code": ("Copy as Python", "a script that maps and draws this without a screen", actions.copy_code),
-            "script": ("Save script ...", "the same script as a file", actions.save_code),
-            "save": ("Save session ...", "slide, model, view, colours, regions and spots (.cpnn.json)", actions.save),
-        }
-        for text, tip, action in self.entries.values():
+        for text, tip, name in (
+            ("Copy as Python", "a script that maps and draws this without a screen", "copy_code"),
+            ("Save script ...", "the same script as a file", "save_code"),
+            ("Save session ...", "slide, model, view, colours, regions and spots (.cpnn.json)", "save"),
+            ("Open session ...", "open a saved session in this window", "open_"),
+        ):
             entry = given(menu.addAction(text))
             entry.setToolTip(tip)
-            entry.triggered.connect(lambda _=False, action=action: action(viewer, explore))
-        entry = given(menu.addAction("Open session ..."))
-        entry.setToolTip("open a saved session in this window")
-        entry.triggered.connect(lambda _=False: actions.open_(viewer, explore))
+            entry.triggered.connect(lambda _=False, name=name: _action(name)(viewer, explore))
         self.setMenu(menu)
+
+
+def _action(name: str) -> Callable[[Any, Any], None]:
+    """Load what an entry of the menu does: it needs spots, cells and exports, for which no window should wait."""
+    from napari_cpnn.ui.sessions import actions
+
+    act: Callable[[Any, Any], None] = getattr(actions, name)
+    return act

@@ -150,14 +150,14 @@ def start_viewer(
     viewer = napari.Viewer(show=False)  # a window that is visible is drawn at each change
     first_frame = FirstFrame()
     state_of(viewer).before_loading = first_frame.wait
-    data, keywords, _ = slide_layer(slide)
-    viewer.add_image(data, **keywords)
     dock = Explore(viewer, settings)
     dock.controller.hierarchy = dict(hierarchy or {})
     dock.is_quiet = True
     place_dock(dock, "Explore")
     if model_path is not None:
         dock.open_model(Path(model_path))
+    data, keywords, _ = slide_layer(slide)
+    viewer.add_image(data, **keywords)  # when the model is known, so that no other is loaded for a slide that has one
     window = dock.window()
     first_frame.watch(canvas_of(window) if isinstance(window, QMainWindow) else None)
     viewer.show()

@@ -16,7 +16,7 @@ from superqt.utils import qdebounced
 
 from napari_cpnn.ui.frame import WARM_UP, WhenStill, imports
 from napari_cpnn.ui.viewer.preferences import wants_tour
-from napari_cpnn.ui.viewer.state import ExploreState, state_of
+from napari_cpnn.ui.viewer.state import state_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -36,6 +36,8 @@ def ready_for_more() -> None:
         *imports("napari_cpnn.models", "load_model"),
         *imports("napari_cpnn.mapping", "LiveMapper"),
         *imports("scipy.signal", "fftconvolve"),
+        _make_colors,
+        *imports("napari_cpnn.ui.sessions", "session_of"),
         *imports("napari_cpnn.ui.regions", "Regions"),
         *imports("napari_cpnn.ui.compare", "Compare"),
         *imports("napari_cpnn.evaluation", "SignaturePair"),
@@ -64,7 +66,7 @@ def draw_ahead(viewer: ViewerModel) -> WhenStill | None:
             viewer = seen()
             return iter(()) if viewer is None else drawings_ahead(viewer)
 
-        _DRAWING_AHEAD[viewer] = WhenStill(main, steps, lambda: WARM_UP.is_running or _awaits_picture(state))
+        _DRAWING_AHEAD[viewer] = WhenStill(main, steps, lambda: WARM_UP.is_running or state.awaits_picture)
     return _DRAWING_AHEAD.get(viewer)
 
 
@@ -73,18 +75,16 @@ class GetReady:
 
     Parameters
     ----------
-    viewer, state
-        The viewer, for :func:`draw_ahead`, and its state.
-    is_loading
-        Returns whether a model is being loaded.
+    viewer
+        The viewer, for :func:`draw_ahead`.
+    awaits_picture
+        Returns whether a first picture is awaited.
     parent
         Qt's owner of the timer.
     """
 
-    def __init__(
-        self, viewer: ViewerModel, state: ExploreState, is_loading: Callable[[], bool], parent: QObject
-    ) -> None:
-        self._viewer, self._state, self._is_loading, self._turns = viewer, state, is_loading, 0
+    def __init__(self, viewer: ViewerModel, awaits_picture: Callable[[], bool], parent: QObject) -> None:
+        self._viewer, self._awaits_picture, self._turns = viewer, awaits_picture, 0
         self._look_later = qdebounced(self._look, timeout=_REST_MS, parent=parent)
 
     def __call__(self) -> None:
@@ -102,16 +102,6 @@ class GetReady:
         else:
             ready_for_more()
             draw_ahead(self._viewer)
-
-    def _awaits_picture(self) -> bool:
-        return (self._state.mapper is None and self._is_loading()) or _awaits_picture(self._state)
-
-
-def _awaits_picture(state: ExploreState) -> bool:
-    if state.mapper is None:
-        return state.model is not None and state.slide is not None
-    progress = state.mapper.progress()
-    return progress.running and not progress.idle and progress.done == 0
 
 
 def _make_colors() -> None:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from psygnal import Signal
 
+from napari_cpnn.mapping import UNKNOWN
 from napari_cpnn.painting import Look, Shown
 from napari_cpnn.palette import Level
 from napari_cpnn.ui.frame import History
@@ -126,6 +127,19 @@ class ExploreState:
     def map(self) -> CompositionMap | None:
         """The map of the mapper."""
         return None if self.mapper is None else self.mapper.map
+
+    @property
+    def awaits_picture(self) -> bool:
+        """Whether a map is being made, and tissue in view has no colour of it yet: all else can wait."""
+        if self.mapper is None:
+            return self.model is not None and self.slide is not None
+        progress = self.mapper.progress()
+        if self.view is None or progress.idle or not progress.running:
+            return False
+        cmap = self.mapper.map
+        part = cmap.grid.window(self.view.rect)
+        blank = (cmap.donors()[part] < 0) & (cmap.state[part] == UNKNOWN)
+        return bool((blank & cmap.tissue[part]).any())
 
     def set_slide(self, layer: Layer | None, slide: Slide | None, memory: Memory | None = None) -> None:
         """Set layer and slide; ``memory`` is the state in which the slide was last open."""
