@@ -65,6 +65,7 @@ def test_maps_appear_and_follow_the_view(explore, wait, slide_path, model_path):
     first = int((cmap.state == DONE).sum())
     assert 0 < first < cmap.tissue.sum()
     layer = overlay(dock, "dominant")
+    wait(lambda: dock.session.overlays.is_painted)
     assert layer in viewer.layers
     assert layer.data.dtype == np.float32
     assert (alpha_of(layer, cmap)[(cmap.state == DONE) & drawn(cmap)] > 0).all()
