@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.spatial  # noqa: F401 -- loaded when it is first needed, which is not in the time that an example has
 from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st

@@ -56,7 +56,7 @@ def test_maps_appear_and_follow_the_view(explore, wait, slide_path, model_path):
     wait(lambda: dock.state.slide is not None)
     assert "No model yet" in dock.message.text()
     assert dock.slide.currentText() == f"section · {MPP} µm/px · {SHAPE[1]} x {SHAPE[0]} px"
-    assert viewer.canvas.overlays.scale_bar.visible
+    wait(lambda: viewer.canvas.overlays.scale_bar.visible)
     # A corner first ...
     viewer.scene.camera.center, viewer.scene.camera.zoom = (250.0, 250.0), 4.0
     dock.open_model(model_path)
@@ -65,7 +65,8 @@ def test_maps_appear_and_follow_the_view(explore, wait, slide_path, model_path):
     first = int((cmap.state == DONE).sum())
     assert 0 < first < cmap.tissue.sum()
     layer = overlay(dock, "dominant")
-    wait(lambda: layer in viewer.layers)
+    wait(lambda: dock.session.overlays.is_painted)
+    assert layer in viewer.layers
     assert layer.data.dtype == np.float32
     assert (alpha_of(layer, cmap)[(cmap.state == DONE) & drawn(cmap)] > 0).all()
     assert (alpha_of(layer, cmap)[~cmap.tissue] == 0).all()

@@ -59,7 +59,7 @@ def test_train_compare_and_look_into_regions(explore, qtbot, monkeypatch, sectio
     state.want_mpp(compare.controller.spots.implied_mpp())
     until(lambda: compare.controller.spots.fit is not None)
     assert state.slide.mpp == pytest.approx((0.688, 0.688), abs=0.002)
-    assert viewer.canvas.overlays.scale_bar.visible
+    until(lambda: viewer.canvas.overlays.scale_bar.visible)
     assert compare.controller.spots.fit.problem == ""
 
     # The fine-tuner trains on it and watches the map.

@@ -48,7 +48,7 @@ def test_a_picture_that_napari_opened_gets_a_scale_bar_with_its_pixel_size(explo
     assert not dock.viewer.canvas.overlays.scale_bar.visible
     dock.session.set_mpp(0.5)
     assert tuple(layer.scale) == (0.5, 0.5)
-    assert dock.viewer.canvas.overlays.scale_bar.visible
+    wait(lambda: dock.viewer.canvas.overlays.scale_bar.visible)
     dock.undo.click()
     assert tuple(layer.scale) == (1.0, 1.0)
     # Beside a layer that lies on its pixels it stays as it is.

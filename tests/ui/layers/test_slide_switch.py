@@ -121,14 +121,14 @@ def test_the_scale_bar_stays_right_beside_a_slide_without_pixel_size(explore, wa
     first = viewer.layers["first"]
     first.visible, bare.visible = True, False
     wait(lambda: dock.state.layer == first and dock.state.slide is not None)
-    assert bar.visible
+    wait(lambda: bar.visible)
     assert dock.mpp_row.isHidden()
     bare.visible, first.visible = True, False
     wait(lambda: dock.state.layer == bare and dock.state.slide is not None)
     dock.mpp_row.usual["40x"].click()
     assert dock.state.slide.mpp == (0.25, 0.25)
     assert tuple(bare.scale) == (0.25, 0.25)
-    assert bar.visible
+    wait(lambda: bar.visible)
     viewer.screenshot(flash=False)
     assert said == []  # "Inconsistent units"
     dock.undo.click()

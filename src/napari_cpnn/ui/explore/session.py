@@ -89,7 +89,7 @@ class ExploreSession:
         # Later: our layers must not be removed while napari is still removing others.
         self._slide_removed_later = qdebounced(self._slide_removed, timeout=0)
         self.hold_later = qdebounced(self._hold, timeout=HOLD_MS)
-        self._scale_bar_later = qdebounced(self._update_scale_bar, timeout=0)  # napari takes long to draw the first
+        self._scale_bar_later = qdebounced(self._show_scale_bar, timeout=0)  # napari takes long to draw the first
         self._closed = False
         self._layer_before: Layer | None = None
         self._made_of: WeakKeyDictionary[Layer, tuple[Layer, ...]] = WeakKeyDictionary()
@@ -186,7 +186,7 @@ class ExploreSession:
                 part.units = (*map(str, part.units[:-2]), "um", "um")
             layer.metadata.pop(UNSIZED_KEY, None)
             layer.scale, layer.translate, layer.units = frame.scale, frame.translate, ("um", "um")
-            self._scale_bar_later()
+            self._update_scale_bar()
             fit_view(self.viewer, layer)
 
     def _slide_changed(self) -> None:
@@ -194,7 +194,7 @@ class ExploreSession:
         self._layer_before = layer
         if layer is not None and layer != before and not layer.visible:  # an undone choice
             self.switch.show_only(layer)
-        self._scale_bar_later()
+        self._update_scale_bar()
         self._fit_layer()
         self.read_view()
 
@@ -303,11 +303,16 @@ class ExploreSession:
 
     def _update_scale_bar(self) -> None:
         """Show the scale bar for a slide in micrometres, and none for one whose pixel size is not known."""
+        layer = self.state.layer
+        if layer is not None and mpp_of_layer(layer) is not None:
+            self._scale_bar_later()
+        elif layer is not None and UNSIZED_KEY in layer.metadata:
+            self.viewer.canvas.overlays.scale_bar.visible = False
+
+    def _show_scale_bar(self) -> None:
         layer, bar = self.state.layer, self.viewer.canvas.overlays.scale_bar
         if layer is not None and mpp_of_layer(layer) is not None:
             bar.visible, bar.box = True, True
-        elif layer is not None and UNSIZED_KEY in layer.metadata:
-            bar.visible = False
 
 
 def _is_ours(layer: Layer) -> bool:
