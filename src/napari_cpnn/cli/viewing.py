@@ -96,10 +96,6 @@ def add_viewing_commands(command: AddCommand) -> None:
 
 
 def _open(args: argparse.Namespace, retry: str | None = None) -> Facts:
-    from napari_cpnn.models import link_ahead
-
-    if args.model is not None:
-        link_ahead()  # beside the imports of napari
     from napari_cpnn.ui.viewer import First, open_viewer, require_picture
 
     if args.screenshot is not None:

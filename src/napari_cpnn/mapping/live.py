@@ -394,8 +394,7 @@ class LiveMapper:
         assert self.store is not None  # noqa: S101
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._stopped, self.store.pause_s)
-                if self._stopped:
+                if self._condition.wait_for(lambda: self._stopped, self.store.pause_s):
                     return
             self._model.flush()
             self.store.flush()

@@ -42,7 +42,6 @@ from .heads import PrototypeHead as PrototypeHead
 from .held_out import genes_above as genes_above
 from .held_out import held_out_pcc as held_out_pcc
 from .inference import fuse_for_inference as fuse_for_inference
-from .linking import link_ahead as link_ahead
 from .losses import composition_penalty as composition_penalty
 from .losses import mse_loss as mse_loss
 from .losses import pcc_loss as pcc_loss

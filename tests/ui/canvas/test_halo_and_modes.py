@@ -225,8 +225,9 @@ def test_each_layer_is_added_where_it_stays_and_drawn_once(both, wait):
     other.controller.show_gene("ERBB2")
     wait(other.is_settled)
     dock.state.choose_look(style="contours")
-    wait(lambda: other.session.overlays.lines.layer is not None)
-    gene, lines = other.session.overlays.layer_of("gene"), other.session.overlays.lines.layer
+    gene = other.session.overlays.layer_of("gene")
+    wait(lambda: other.session.overlays.lines.layer is not None and gene in viewer.layers)
+    lines = other.session.overlays.lines.layer
     marks = [spots.layer, dock.chosen.layer, dock._halo.layer, dock.layer]
     order = list(viewer.layers)
     assert order[0] == slide
