@@ -162,6 +162,10 @@ class Overlays:
         cmap, shown, slide_layer, slide = self._state.map, self._state.shown, self._state.layer, self._state.slide
         if cmap is None or shown is None or slide_layer is None or slide is None or slide.mpp is None:
             return
+        same = self._overlays.get(slot_of(shown))
+        if same is not None and same.layer in self._viewer.layers and same.layer.visible:
+            self._show(shown, cmap, slide, slide_layer)  # no layer comes or goes: drawn at once
+            return
         with changed_together(self._viewer):
             self._show(shown, cmap, slide, slide_layer)
 
