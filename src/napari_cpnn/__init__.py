@@ -24,7 +24,8 @@ import os
 import lazy_loader
 
 # OpenMP's threads spin while they wait. Beside a viewer's own threads, or on shared cores, two spinning threads of
-# torch are slower than one (docs/performance.md). It must be said before torch is loaded; the user's own word counts.
+# torch are slower than one (docs/performance_history.md). It must be said before torch is loaded; the user's own word
+# counts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

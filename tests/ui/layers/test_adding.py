@@ -141,6 +141,14 @@ def test_a_picture_that_is_taken_at_once_shows_the_layer(viewer, qtbot):
     np.testing.assert_array_equal(viewer.screenshot(canvas_only=True, flash=False), at_once)
 
 
+def test_the_first_frame_of_a_window_is_not_put_off(make_napari_viewer):
+    viewer = make_napari_viewer(show=False)
+    add_beside(viewer, white())
+    with changed_together(viewer):
+        add_beside(viewer, white())
+    assert viewer.window._qt_viewer.canvas.native.updatesEnabled()
+
+
 def test_a_viewer_that_is_closed_in_between_is_no_fault(make_napari_viewer):
     viewer = make_napari_viewer(show=True)
     add_beside(viewer, white())

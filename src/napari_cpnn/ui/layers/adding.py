@@ -56,7 +56,8 @@ def set_visible(layer: Layer, visible: bool) -> None:
 def draw_next_turn(viewer: Any) -> None:
     """Let the canvas be drawn no sooner than in the next turn of the event loop, whatever has changed."""
     canvas = _canvas_of(viewer)
-    if canvas is None or not canvas.native.updatesEnabled():
+    # A window that is not shown yet is drawn first of all when it is.
+    if canvas is None or not canvas.native.isVisible() or not canvas.native.updatesEnabled():
         return
     widget = canvas.native
     widget.setUpdatesEnabled(False)
