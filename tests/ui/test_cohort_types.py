@@ -278,5 +278,5 @@ def test_the_gallery_of_dominant_types_names_its_colours(open_dock, qtbot):
     assert set(entries) == set(dock.controller.picture.colors)
     assert dock.slides.types.isVisibleTo(dock.slides)
     dock.controller.show(Shown("type", ("Pink",)))
-    qtbot.waitUntil(lambda: dock.controller.picture.shown == Shown("type", ("Pink",)))
+    qtbot.waitUntil(lambda: dock.controller.picture.shown == Shown("type", ("Pink",)), timeout=120_000)
     assert not dock.slides.types.isVisibleTo(dock.slides)

@@ -130,6 +130,6 @@ def test_it_is_done_once_while_the_window_is_at_rest(open_viewer, make_napari_vi
     viewer = open_viewer()
     first = draw_ahead(viewer)
     assert draw_ahead(viewer) is first
-    qtbot.waitUntil(lambda: first.is_done and not WARM_UP.is_running)
+    qtbot.waitUntil(lambda: first.is_done and not WARM_UP.is_running, timeout=120_000)
     assert draw_ahead(viewer) is first
     assert drawn == [id(viewer)]

@@ -67,7 +67,7 @@ def test_no_letters_are_drawn_while_a_picture_is_awaited(make_napari_viewer, qtb
     legend.warm_up()
     state.set_shown(Shown("dominant"))
     legend.update(ROWS)
-    qtbot.waitUntil(lambda: len(turns) > 2)
+    qtbot.waitUntil(lambda: len(turns) > 2, timeout=120_000)
     assert not [key for key in legend._viewer.canvas.overlays if key.startswith("napari_cpnn")]
     awaited[0] = False
     qtbot.waitUntil(lambda: legend.is_complete, timeout=120_000)

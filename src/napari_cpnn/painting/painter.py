@@ -214,6 +214,7 @@ class Painter:
     def _write(self, painted: Float32Array, limits: Range) -> None:
         """Write the colours of visible patches, which lie between the limits."""
         self._hidden = np.zeros(self._visible.shape, dtype=bool)
+        painted = np.ascontiguousarray(painted, dtype=np.float32)  # as their bits are copied
         painted[:, 3] *= self._solid
         flat = self.rgba.reshape(-1, 4)
         _whole_pixels(flat)[self._cells] = _whole_pixels(painted)

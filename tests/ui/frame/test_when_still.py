@@ -35,7 +35,7 @@ def looks(qtbot, work, monkeypatch, n=4):
     """Let it look a few times whether the window is at rest."""
     seen, is_still = [], work._is_still
     monkeypatch.setattr(work, "_is_still", lambda: (seen.append(is_still()), seen[-1])[1])
-    qtbot.waitUntil(lambda: len(seen) >= n)
+    qtbot.waitUntil(lambda: len(seen) >= n, timeout=120_000)
     return seen
 
 
@@ -60,14 +60,14 @@ def test_nothing_is_done_until_the_window_has_been_still_for_a_while(qtbot, cloc
         busy.append(True)
     else:
         dialog.open()
-        qtbot.waitUntil(dialog.isVisible)
+        qtbot.waitUntil(dialog.isVisible, timeout=120_000)
     clock[0] += 0.2
     assert not any(looks(qtbot, work, monkeypatch))
     assert done == []
     busy.clear()
     dialog.close()
     clock[0] += when_still.STILL_S
-    qtbot.waitUntil(lambda: work.is_done)
+    qtbot.waitUntil(lambda: work.is_done, timeout=120_000)
     assert done == [0, 1, 2]
 
 
@@ -83,10 +83,10 @@ def test_input_between_two_steps_postpones_the_rest(qtbot, clock, window, monkey
 
     work = WhenStill(window, steps, lambda: False)
     clock[0] += when_still.STILL_S
-    qtbot.waitUntil(lambda: len(done) == 2)
+    qtbot.waitUntil(lambda: len(done) == 2, timeout=120_000)
     assert not any(looks(qtbot, work, monkeypatch))
     clock[0] += when_still.STILL_S
-    qtbot.waitUntil(lambda: work.is_done)
+    qtbot.waitUntil(lambda: work.is_done, timeout=120_000)
     assert done == [0, 1, 2]
 
 
@@ -106,9 +106,9 @@ def test_it_ends_with_its_window_and_when_a_step_fails(qtbot, clock, window, how
 
     work = WhenStill(window, steps, lambda: False)
     clock[0] += when_still.STILL_S
-    qtbot.waitUntil(lambda: bool(done))
+    qtbot.waitUntil(lambda: bool(done), timeout=120_000)
     if how == "closed":
         window.close()
-    qtbot.waitUntil(lambda: work.is_done)
+    qtbot.waitUntil(lambda: work.is_done, timeout=120_000)
     assert ended == [True]
     assert not work._timer.isActive()

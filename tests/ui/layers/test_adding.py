@@ -32,7 +32,7 @@ def drawn(viewer, qtbot):
     """A list that grows with each frame of the canvas, which is at rest."""
     frames = []
     viewer.window._qt_viewer.canvas.events.draw.connect(lambda _event: frames.append(1), position="last")
-    qtbot.waitUntil(lambda: is_at_rest(frames))
+    qtbot.waitUntil(lambda: is_at_rest(frames), timeout=120_000)
     return frames
 
 
@@ -123,7 +123,7 @@ def test_it_is_drawn_in_the_next_turn_once(viewer, drawn, qtbot):
     viewer.layers["white"].opacity = 0.5
     finish_turn()
     assert drawn == []
-    qtbot.waitUntil(lambda: bool(drawn))
+    qtbot.waitUntil(lambda: bool(drawn), timeout=120_000)
     finish_turn()
     assert len(drawn) == 1
     viewer.layers["white"].opacity = 1.0

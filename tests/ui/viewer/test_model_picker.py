@@ -150,7 +150,7 @@ def test_the_list_of_models_is_wide_enough_in_a_narrow_dock(explore, qtbot, slid
     dock.model.setFixedWidth(240)
     for _ in range(2):  # also when it is opened for the first time, and napari's style sheet is applied
         dock.model.showPopup()
-        qtbot.waitUntil(lambda: dock.model.view().isVisible())
+        qtbot.waitUntil(lambda: dock.model.view().isVisible(), timeout=120_000)
         assert dock.model.view().width() >= 520
         dock.model.hidePopup()
 

@@ -53,10 +53,10 @@ def test_other_docks_are_loaded_after_the_first_picture(qtbot, monkeypatch):
     monkeypatch.setattr(readiness, "ready_for_more", lambda: loaded.append(True))
     ready = readiness.GetReady(ViewerModel(), lambda: turns.append(True) or awaited[0], owner)
     ready()
-    qtbot.waitUntil(lambda: len(turns) > 3)
+    qtbot.waitUntil(lambda: len(turns) > 3, timeout=120_000)
     assert loaded == []
     awaited[0] = False
-    qtbot.waitUntil(lambda: bool(loaded))
+    qtbot.waitUntil(lambda: bool(loaded), timeout=120_000)
 
 
 def test_it_does_not_wait_for_ever_and_can_be_called_off(qtbot, monkeypatch):
@@ -65,7 +65,7 @@ def test_it_does_not_wait_for_ever_and_can_be_called_off(qtbot, monkeypatch):
     monkeypatch.setattr(readiness, "ready_for_more", lambda: loaded.append(True))
     ready = readiness.GetReady(ViewerModel(), lambda: turns.append(True) or True, owner)
     ready()
-    qtbot.waitUntil(lambda: bool(loaded))
+    qtbot.waitUntil(lambda: bool(loaded), timeout=120_000)
     assert len(turns) == readiness._MOST_TURNS - 1
     ready()
     ready.cancel()

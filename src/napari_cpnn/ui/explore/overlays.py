@@ -18,7 +18,7 @@ from napari_cpnn.ui.explore.placing import add_below, keep_above, lift_above, pl
 from napari_cpnn.ui.explore.still_shown import is_known
 from napari_cpnn.ui.explore.strength import Strength
 from napari_cpnn.ui.frame import every, stop_timer
-from napari_cpnn.ui.layers import changed_together
+from napari_cpnn.ui.layers import changed_together, set_visible
 from napari_cpnn.ui.viewer import ExploreState
 
 if TYPE_CHECKING:
@@ -162,10 +162,6 @@ class Overlays:
         cmap, shown, slide_layer, slide = self._state.map, self._state.shown, self._state.layer, self._state.slide
         if cmap is None or shown is None or slide_layer is None or slide is None or slide.mpp is None:
             return
-        same = self._overlays.get(slot_of(shown))
-        if same is not None and same.layer in self._viewer.layers and same.layer.visible:
-            self._show(shown, cmap, slide, slide_layer)  # no layer comes or goes: drawn at once
-            return
         with changed_together(self._viewer):
             self._show(shown, cmap, slide, slide_layer)
 
@@ -262,8 +258,7 @@ class Overlays:
     def _show_only(self, overlay: Overlay) -> None:
         self._due = None
         for other in self._overlays.values():
-            if other.layer.visible != (other is overlay):
-                other.layer.visible = other is overlay
+            set_visible(other.layer, other is overlay)
 
     def _show_bars(self) -> bool:
         """Show the colour bars that are due; return whether there were any."""

@@ -72,11 +72,12 @@ def draw_next_turn(viewer: Any) -> None:
 def changed_together(viewer: ViewerModel) -> Iterator[None]:
     """Add, move, show and hide several layers; napari arranges its scene once, and draws it in the next turn.
 
-    It would arrange all layers and overlays anew for each of them, which takes 5 to 10 ms.
+    It would arrange all layers and overlays anew for each of them, which takes 5 to 10 ms. Where no layer comes, goes
+    or moves after all, the canvas is drawn at once.
     """
-    draw_next_turn(viewer)
     canvas = _canvas_of(viewer)
     if canvas is None or getattr(canvas, "_pause_scene_graph", True):  # by somebody else, or of another napari
+        draw_next_turn(viewer)
         yield
         return
     layers = getattr(viewer.layers, "__wrapped__", viewer.layers)
@@ -86,10 +87,10 @@ def changed_together(viewer: ViewerModel) -> Iterator[None]:
         yield
     finally:
         canvas._pause_scene_graph = False  # noqa: SLF001
-        if any(layer not in layers for layer, _ in before):
-            canvas._clean_and_update_scenegraph()  # noqa: SLF001
-        elif [(layer, layer.visible) for layer in layers] != before:
-            canvas._update_scenegraph()  # noqa: SLF001
+        if [(layer, layer.visible) for layer in layers] != before:
+            has_lost = any(layer not in layers for layer, _ in before)
+            (canvas._clean_and_update_scenegraph if has_lost else canvas._update_scenegraph)()  # noqa: SLF001
+            draw_next_turn(viewer)
 
 
 def _canvas_of(viewer: Any) -> Any:

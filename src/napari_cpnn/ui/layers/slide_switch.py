@@ -9,7 +9,7 @@ import numpy as np
 from superqt.utils import qdebounced
 
 from napari_cpnn.ui.frame import offer, show_dock
-from napari_cpnn.ui.layers.adding import changed_together
+from napari_cpnn.ui.layers.adding import changed_together, set_visible
 from napari_cpnn.ui.layers.large_pictures import LargePictures
 from napari_cpnn.ui.layers.slide_layers import (
     FILE_KEY,
@@ -86,8 +86,7 @@ class SlideSwitch:
         if viewer is None or layer is None:
             return
         with changed_together(viewer):
-            if not layer.visible:
-                layer.visible = True
+            set_visible(layer, True)
             if not viewer.canvas.grid.enabled:
                 box = _box(viewer, layer)
                 for other in self._all_slides():
