@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from napari.layers import Image
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
@@ -14,7 +15,7 @@ from napari_cpnn.ui.canvas.halo import LINE_PX
 from napari_cpnn.ui.canvas.overview import canvas_of
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.frame import Paper
-from napari_cpnn.ui.layers import MEASURE_KEY, SPOTS_KEY, um_to_world
+from napari_cpnn.ui.layers import MEASURE_KEY, SPOTS_KEY, add_beside, um_to_world
 from napari_cpnn.ui.regions.charts import comparison_chart, difference_words, share_words, value_words
 from napari_cpnn.ui.regions.dock import Regions
 from napari_cpnn.ui.regions.layer import line_width
@@ -235,6 +236,13 @@ def test_each_layer_is_added_where_it_stays_and_drawn_once(both, wait):
     assert order.index(gene) < order.index(lines) < order.index(spots.layer)
     assert moved == []
     assert viewer.layers.selection.active == dock.layer
+
+    # A picture that comes above the spots, as the lens does, is below them afterwards, and the regions stay above.
+    lens = add_beside(viewer, Image(np.zeros((8, 8)), name="lens"), order.index(dock.chosen.layer))
+    assert viewer.layers.index(lens) == viewer.layers.index(spots.layer) - 1
+    assert list(viewer.layers)[-4:] == marks
+    spots.place(slide, dock.state.slide.mpp, places, 55.0)
+    assert list(viewer.layers)[-4:] == marks
 
     # Spots and halo that are as they were are not given to napari again; others are.
     told = []

@@ -6,19 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from napari.layers import Image, Labels
 from psygnal import Signal
 
 from napari_cpnn.arrays import FloatArray, IntArray
 from napari_cpnn.geometry import Mpp
-from napari_cpnn.ui.layers import (
-    DEFAULT_UM,
-    SPOTS_KEY,
-    add_beside,
-    holds_bins,
-    holds_regions,
-    um_to_world,
-    world_per_um,
-)
+from napari_cpnn.ui.layers import DEFAULT_UM, SPOTS_KEY, add_beside, holds_bins, um_to_world, world_per_um
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -43,7 +36,7 @@ class SpotsLayer:
         self._rows: IntArray = np.empty(0, dtype=np.intp)  # that are drawn, of all spots
         self._n_spots = 0
         self._name_before = ""  # of a borrowed layer
-        viewer.layers.events.inserted.connect(self._stay_on_top)
+        viewer.layers.events.inserted.connect(self._stay_above_pictures)
 
     @property
     def layer(self) -> Layer | None:
@@ -116,7 +109,7 @@ class SpotsLayer:
                 drawing.place(world, size, slide_layer.units)
             else:
                 self._add(Discs.new(world, size, self._told, **own))
-        self._stay_on_top()
+        self._stay_above_pictures()
 
     def paint(self, rgba: npt.NDArray[np.float32], name: str) -> None:
         """Colour the spots that are drawn by ``rgba (n, 4)``, with the quantity in the layer's name."""
@@ -145,7 +138,7 @@ class SpotsLayer:
 
     def close(self) -> None:
         """Remove our layer for good, or give a borrowed one back."""
-        self._viewer.layers.events.inserted.disconnect(self._stay_on_top)
+        self._viewer.layers.events.inserted.disconnect(self._stay_above_pictures)
         self.remove()
 
     def remove(self) -> None:
@@ -190,13 +183,12 @@ class SpotsLayer:
             self.mark(rows)
             self.chosen.emit(rows)
 
-    def _stay_on_top(self, event: Any = None) -> None:
-        """Move the spots above overlays, which are added later; regions and their lines, added later, stay above."""
+    def _stay_above_pictures(self, _event: Any = None) -> None:
+        """Move the spots above overlays and other pictures that are added later; regions may lie above."""
         layers, layer = self._viewer.layers, self.layer
-        if layer is None or layer not in layers or layers[-1] == layer:
+        if layer is None or layer not in layers:
             return
-        if event is not None:
-            at = event.index
-            if at < layers.index(layer) or any(holds_regions(one) for one in layers[at : at + 3]):
-                return
-        layers.move(layers.index(layer), len(layers))
+        at = layers.index(layer)
+        top = max((i for i, one in enumerate(layers) if one != layer and isinstance(one, (Image, Labels))), default=-1)
+        if top > at:
+            layers.move(at, top + 1)
