@@ -428,7 +428,11 @@ def place_of(viewer, native, um: np.ndarray, qtbot) -> QPoint:
 
     def is_there() -> bool:
         nonlocal at
+        # Where the last move has led must not be taken for where this one leads, if that is not told.
+        viewer.cursor.position = nowhere = (-1e9, -1e9)
         move_mouse(native, at)
+        if tuple(viewer.cursor.position) == nowhere:
+            return False
         y, x = (um - np.array(viewer.cursor.position[-2:])) * viewer.scene.camera.zoom
         at += QPoint(round(x), round(y))
         return max(abs(x), abs(y)) < 1
