@@ -14,7 +14,7 @@ from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
 from scipy import sparse
 from tests.ui.conftest import MPP, write_slide
-from tests.ui.mouse import move_mouse
+from tests.ui.mouse import move_mouse, place_on_canvas
 
 from drawn_tissue import UM, picture, similarity, spots_on, turned_picture
 from napari_cpnn import Slide
@@ -71,18 +71,9 @@ def window(dock):
 
 def click_on_slide(dock, um, qtbot):
     """A real click on napari's canvas at a place of the slide, which the mouse is led to as by hand."""
-    native, zoom = window(dock)._qt_viewer.canvas.native, dock.viewer.scene.camera.zoom
+    native = window(dock)._qt_viewer.canvas.native
     world = um_to_world(dock.state.layer, dock.state.slide.mpp, np.array([um]))[0]
-    at = native.rect().center()
-
-    def is_there() -> bool:
-        nonlocal at
-        move_mouse(native, at)
-        y, x = (world - np.array(dock.viewer.cursor.position[-2:])) * zoom
-        at += QPoint(round(x), round(y))
-        return max(abs(x), abs(y)) < 1
-
-    qtbot.waitUntil(is_there, timeout=120_000)
+    at = place_on_canvas(dock.viewer, world, qtbot)
     qtbot.mouseClick(native, Qt.MouseButton.LeftButton, pos=at)
 
 

@@ -14,7 +14,7 @@ from napari.layers import Image, Points
 from qtpy.QtCore import QPoint, QRectF, Qt
 from qtpy.QtGui import QImage, QPainter
 from tests.ui.conftest import GENES, MPP
-from tests.ui.mouse import move_mouse
+from tests.ui.mouse import move_mouse, place_on_canvas
 
 from napari_cpnn.geometry import LayerFrame, spatial_to_um
 from napari_cpnn.painting import spot_colors
@@ -376,7 +376,7 @@ def test_bins_are_chosen_by_mouse_and_shown_in_the_dock(explore, wait, slide_pat
         corner, opposite = np.array([380.0, 540.0]), np.array([480.0, 650.0])
         inside = np.flatnonzero(((um > corner + 2) & (um < opposite - 2)).all(axis=1))
         near = np.flatnonzero(((um > corner - 2) & (um < opposite + 2)).all(axis=1))
-        start, end = place_of(viewer, native, corner, qtbot), place_of(viewer, native, opposite, qtbot)
+        start, end = place_on_canvas(viewer, corner, qtbot), place_on_canvas(viewer, opposite, qtbot)
         before = tuple(viewer.scene.camera.center)
         press(qtbot, native, start)
         move_mouse(native, (start + end) / 2, Qt.MouseButton.LeftButton)
@@ -398,11 +398,11 @@ def test_bins_are_chosen_by_mouse_and_shown_in_the_dock(explore, wait, slide_pat
             (two, shift, {one, two}),
             (two, shift, {one}),
         ):
-            at = place_of(viewer, native, um[row], qtbot)
+            at = place_on_canvas(viewer, um[row], qtbot)
             qtbot.mouseClick(native, Qt.MouseButton.LeftButton, modifier, pos=at)
             assert set(dock.controller.comparison.rows()[dock.scatter.rows]) == expected_rows
         qtbot.mouseClick(
-            native, Qt.MouseButton.LeftButton, pos=place_of(viewer, native, np.array([150.0, 250.0]), qtbot)
+            native, Qt.MouseButton.LeftButton, pos=place_on_canvas(viewer, np.array([150.0, 250.0]), qtbot)
         )
         assert len(dock.scatter.rows) == 0
         # Without the button the mouse moves the view again.
@@ -420,25 +420,6 @@ def test_bins_are_chosen_by_mouse_and_shown_in_the_dock(explore, wait, slide_pat
     finally:
         dock.shut_down()
         dock.background.close(wait=True)
-
-
-def place_of(viewer, native, um: np.ndarray, qtbot) -> QPoint:
-    """The pixel of the canvas at a place of the slide, found with the mouse as by hand."""
-    at = native.rect().center()
-
-    def is_there() -> bool:
-        nonlocal at
-        # Where the last move has led must not be taken for where this one leads, if that is not told.
-        viewer.cursor.position = nowhere = (-1e9, -1e9)
-        move_mouse(native, at)
-        if tuple(viewer.cursor.position) == nowhere:
-            return False
-        y, x = (um - np.array(viewer.cursor.position[-2:])) * viewer.scene.camera.zoom
-        at += QPoint(round(x), round(y))
-        return max(abs(x), abs(y)) < 1
-
-    qtbot.waitUntil(is_there, timeout=120_000)
-    return at
 
 
 def press(qtbot, native, at: QPoint) -> None:
