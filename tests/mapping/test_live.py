@@ -223,6 +223,51 @@ def test_stop_ends_all_threads_also_before_a_start_and_twice(slide, model):
     assert not ours()
 
 
+def test_a_mapper_that_is_stopped_by_another_thread_while_it_starts(slide, model, monkeypatch):
+    mapper = LiveMapper(slide, model, settings())
+    failed, start = [], threading.Thread.start
+
+    def stop():
+        try:
+            mapper.stop()
+        except RuntimeError as error:
+            failed.append(error)
+
+    stopping = threading.Thread(target=stop)
+
+    def start_late(thread):
+        if not stopping.ident:
+            start(stopping)
+            stopping.join(0.2)  # as far as it comes
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    mapper.set_viewport(EVERYTHING)
+    stopping.join()
+    assert not failed
+    assert not any(thread.is_alive() for thread in mapper._threads)
+    assert mapper.error is None
+
+
+@pytest.mark.parametrize("n_before", [0, 2])
+def test_a_system_without_a_thread_left_stops_mapping_and_says_so(slide, model, monkeypatch, n_before):
+    mapper = LiveMapper(slide, model, settings())
+    started, start = [], threading.Thread.start
+
+    def start_some(thread):
+        if len(started) == n_before:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    mapper.set_viewport(EVERYTHING)
+    assert not mapper.wait_until_mapped(10)
+    assert mapper.progress().message == "can't start new thread"
+    mapper.stop()
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_a_patch_that_cannot_be_read_fails_and_the_rest_goes_on(slide, model, monkeypatch):
     read = PatchReader.read
 

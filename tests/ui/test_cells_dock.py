@@ -193,8 +193,7 @@ def test_many_cells_are_shown_as_means_and_the_map_is_hidden(cells_dock, wait, s
     other, dock = cells_dock(slide_path)
     wait(lambda: dock.state.slide is not None)
     other.controller.use_model(model)
-    wait(lambda: dock.state.map is not None and other.is_settled())
-    wait(lambda: other.session.overlays.layer_of("dominant") is not None)
+    wait(lambda: dock.state.map is not None and other.is_settled() and other.is_drawn())
     rng = np.random.default_rng(0)
     nuclei = nc.Nuclei(rng.uniform((130, 130), (630, 890), (30_000, 2)))
     dock.controller.sources.open(nuclei.save(tmp_path / "many.zarr"))
@@ -327,7 +326,7 @@ def test_the_legend_is_that_of_the_cells(cells_dock, wait, slide_path, model, ma
     other.controller.use_model(model)
     wait(lambda: dock.state.map is not None and other.is_settled() and dock.is_settled)
     other.controller.show_gene("CD3E")  # a new layer of the map
-    wait(lambda: other.session.overlays.layer_of("gene") is not None and other.is_settled())
+    wait(lambda: other.session.overlays.layer_of("gene") in dock.viewer.layers and other.is_drawn())
     assert not other.session.overlays.layer_of("gene").visible
     assert legend() == [text for text, _ in by_type]
     dock.controller.show(CellShown("gene", "ERBB2"))
@@ -389,6 +388,25 @@ def test_a_search_is_stopped_and_bad_files_are_told(cells_dock, wait, slide_path
     assert dock.controller.content is before
     dock.controller.measure_neighbours()
     assert "type or class" in dock.told[-1]
+
+
+def test_deleting_the_layer_shows_the_map_again(opened, wait, model):
+    other, dock = opened
+    other.controller.use_model(model)
+    wait(lambda: dock.state.map is not None and other.is_settled() and other.is_drawn() and dock.is_settled)
+    overlay = other.session.overlays.layer_of("dominant")
+    assert dock.state.instead
+    assert not overlay.visible
+    dock.viewer.layers.remove(dock.canvas.layer)
+    wait(lambda: overlay.visible)
+    assert not dock.visible.isChecked()
+    assert dock.state.instead == ()
+    dock.visible.click()
+    assert dock.canvas.layer in dock.viewer.layers
+    assert not overlay.visible
+    dock.viewer.layers.clear()
+    wait(lambda: dock.state.layer is None)
+    assert dock.visible.isChecked()  # for the cells of the next slide
 
 
 def test_another_slide_has_other_cells(opened, wait):

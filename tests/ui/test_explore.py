@@ -102,6 +102,7 @@ def test_a_gene_is_typed_and_shown(explore, wait, slide_path, model):
     dock.controller.use_model(model)
     wait(lambda: dock.state.map is not None)
     cmap = mapped(dock, wait)
+    wait(dock.is_drawn)
     n_layers = len(dock.session.viewer.layers)
     dock.gene.setText("erbb2")
     dock.gene.returnPressed.emit()
@@ -310,6 +311,7 @@ def test_removing_an_overlay_only_hides_it(explore, wait, slide_path, model):
     dock.controller.use_model(model)
     wait(lambda: dock.state.map is not None)
     mapped(dock, wait)
+    wait(dock.is_drawn)
     dock.session.viewer.layers.remove(overlay(dock, "dominant"))
     assert overlay(dock, "dominant") is None
     dock.controller.show_type(TYPES[0])

@@ -74,7 +74,7 @@ def check_canvas(dock, qtbot, smooth):
     viewer.scene.camera.center = VIEW.center
     viewer.scene.camera.zoom = 1.0
     qtbot.wait(300)
-    dock.session.overlays.paint_now()
+    dock.finish_drawing()
     layer = dock.session.overlays.layer_of("gene")
     layer.colorbar.visible = False
     qtbot.wait(200)

@@ -66,9 +66,9 @@ def type_gene(dock, qtbot, wait):
 
 
 def known(dock, wait):
-    """Wait until it is known where the gene is high and low on the present map."""
+    """Wait until it is known where the gene is high and low on the present map, which is on screen."""
     places = dock.session.places
-    wait(lambda: bool(places.found) and places._revision == dock.state.map.revision)
+    wait(lambda: bool(places.found) and places._revision == dock.state.map.revision and dock.is_drawn())
 
 
 def layer(dock):

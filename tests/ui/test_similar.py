@@ -16,8 +16,7 @@ from napari_cpnn.ui.layers import um_to_world
 def dock(explore, wait, slide_path, model):
     dock = explore(slide_path)
     dock.controller.use_model(model)
-    wait(lambda: dock.state.map is not None)
-    wait(dock.is_settled)
+    wait(lambda: dock.state.map is not None and dock.is_settled() and dock.is_drawn())
     return dock
 
 
@@ -85,6 +84,28 @@ def test_another_click_moves_the_map_and_glass_is_refused(dock, wait):
     assert not box.gallery.isVisibleTo(box)
     assert all(one.visible for one in dock.viewer.layers if one.name == "Dominant cell type")
     assert box.note.text() == ""
+
+
+def test_a_map_that_is_chosen_before_stays_below_and_deleting_the_layer_shows_it(dock, wait):
+    dock.similar_box.on.click()
+    wait(lambda: not dock.similar.is_running)
+    overlays = dock.session.overlays
+    overlays._timer.stop()  # a slow machine
+    dock.controller.show_gene("ERBB2")
+    gene = overlays.layer_of("gene")
+    dock.similar_box.on.click()
+    click(dock, (300.0, 300.0))
+    wait(lambda: layer(dock) is not None)
+    assert gene not in dock.viewer.layers
+    overlays._timer.start()
+    wait(lambda: gene in dock.viewer.layers and dock.is_drawn())
+    assert not gene.visible
+    assert [one.name for one in dock.viewer.layers if one.visible] == ["section", layer(dock).name]
+    dock.viewer.layers.remove(layer(dock))
+    wait(lambda: gene.visible)
+    assert not dock.similar_box.on.isChecked()
+    assert [one.name for one in dock.viewer.layers if one.visible] == ["section", gene.name]
+    assert dock.state.instead == ()
 
 
 @pytest.mark.slow  # test_reused_layers has it for maps

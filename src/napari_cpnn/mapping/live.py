@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST_BATCH = 16
-
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
@@ -131,7 +129,7 @@ class LiveMapper:
         self._reading = self._claimed = 0  # numbers of batches that are being read, and of all handed to readers
         self._lead: int | None = None  # number of the first batch of the current order, until it is read
         self._computing = self._paused = self._stopped = False
-        first = _FIRST_BATCH if self.predictor.device.type == "cpu" else 64
+        first = 16 if self.predictor.device.type == "cpu" else 64
         self._pace = Pace(min(first, settings.max_batch), settings.batch_seconds)
         self._read_problem, self._threads = "", list[threading.Thread]()
 
@@ -271,24 +269,24 @@ class LiveMapper:
         return self._planned and not busy
 
     def _message(self) -> str:
-        if self.error or self._read_problem:
-            return str(self.error or self._read_problem)
-        return self.store.problem or "" if self.store is not None else ""
+        of_store = "" if self.store is None else self.store.problem
+        return str(self.error or self._read_problem or of_store or "")
 
     # -- threads -------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        with self._condition:
+        with self._condition:  # stop(), in another thread, joins those that run
             if self._threads or self._stopped:
                 return
             stores = [] if self.store is None else [self._store_loop]
-            loops = [self._plan_loop, *[self._read_loop] * self.settings.readers, self._model_loop, *stores]
-            self._threads = [
-                threading.Thread(target=self._guard, args=(loop,), name=f"napari-cpnn {name}", daemon=True)
-                for name, loop in ((loop.__name__.strip("_"), loop) for loop in loops)
-            ]
-        for thread in self._threads:
-            thread.start()
+            try:
+                for loop in (self._plan_loop, *[self._read_loop] * self.settings.readers, self._model_loop, *stores):
+                    name = f"napari-cpnn {loop.__name__.strip('_')}"
+                    thread = threading.Thread(target=self._guard, args=(loop,), name=name, daemon=True)
+                    thread.start()
+                    self._threads.append(thread)
+            except RuntimeError as error:  # the system has no thread left
+                self._fail(error)
 
     def _guard(self, loop: Callable[[], None]) -> None:
         """Run a thread's loop; an exception stops mapping and is reported through :attr:`error`."""
@@ -300,9 +298,12 @@ class LiveMapper:
         except Exception as error:
             if not is_end_of_program(error):
                 log.exception("Mapping of %s stopped", self.slide.name)
-            with self._condition:
-                self.error, self._stopped = error, True
-                self._condition.notify_all()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        with self._condition:
+            self.error, self._stopped = error, True
+            self._condition.notify_all()
 
     def _read_loop(self) -> None:
         while True:
@@ -321,7 +322,7 @@ class LiveMapper:
             except Exception:
                 with self._condition:
                     self._reading -= 1
-                raise  # stops mapping, see _guard
+                raise  # stops mapping
             with self._condition:
                 self._reading -= 1
                 if self._lead == number:
@@ -337,10 +338,9 @@ class LiveMapper:
     def _may_read(self) -> bool:
         # One batch more than readers keeps the model busy, and a new view is still served at once.
         room = len(self._ready) + self._reading <= self.settings.readers
-        # The model waits for the first batch of a new order, so a queue full of older batches must not block it.
-        leads = self._lead == self._claimed
         wanted = bool(self._order.size) or (self._model.pending and not self._reading)
-        return self._planned and not self._paused and wanted and (room or leads)
+        # The model waits for the first batch of a new order, so a queue full of older batches must not block it.
+        return self._planned and not self._paused and wanted and (room or self._lead == self._claimed)
 
     def _may_compute(self) -> bool:
         # The first batch of an order is the coarse overview of the view: it is always computed first.

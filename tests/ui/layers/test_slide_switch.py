@@ -39,7 +39,7 @@ def test_a_slide_that_is_opened_hides_the_other_and_is_explored(explore, wait, t
     viewer.scene.camera.center, viewer.scene.camera.zoom = (100.0, 100.0), 20.0
     second = opened(viewer, two[1])
     wait(lambda: dock.state.slide is not None and dock.state.slide.path == two[1])
-    wait(dock.is_settled)
+    wait(lambda: dock.is_settled() and dock.is_drawn())
     dock._update()
     assert dock.slide.currentText().startswith("second")
     assert "first" not in seen(viewer)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
+from psygnal import Signal
 from superqt.utils import qdebounced
 
 from napari_cpnn.geometry import Grid
 from napari_cpnn.ui.cells.controller import CellsController
 from napari_cpnn.ui.explore import place, transform_events
-from napari_cpnn.ui.layers import OVERLAY_KEY, ViewportWatcher, add_beside, read_viewport
+from napari_cpnn.ui.layers import OVERLAY_KEY, ViewportWatcher, add_beside, read_viewport, set_visible
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -34,7 +35,11 @@ class CellsOnCanvas:
     ----------
     layer, mean_layer
         ``None`` until they are needed.
+    deleted
+        Emitted after the user has deleted one of them in napari's list.
     """
+
+    deleted = Signal()
 
     def __init__(self, viewer: ViewerModel, controller: CellsController) -> None:
         self._viewer = viewer
@@ -47,6 +52,7 @@ class CellsOnCanvas:
         self._hidden: list[Layer] = []
         self._legend: tuple[tuple[str, str], ...] = ()
         self._show_later = qdebounced(self.show, timeout=0)
+        self._deleted_later = qdebounced(self.deleted.emit, timeout=0)  # napari is still removing
         self._visible = True
         self._placing: Layer | None = None
         self._watcher = ViewportWatcher(viewer, self.read_view)
@@ -54,6 +60,7 @@ class CellsOnCanvas:
         controller.colored_changed.connect(self.show)
         self._state.shown_changed.connect(self._map_changed)
         self._state.mapper_changed.connect(self._map_changed)
+        self._state.instead_changed.connect(self._instead_changed)
         viewer.layers.events.removed.connect(self._removed)
         viewer.layers.events.inserted.connect(self._inserted)
 
@@ -64,7 +71,9 @@ class CellsOnCanvas:
         self._controller.colored_changed.disconnect(self.show)
         self._state.shown_changed.disconnect(self._map_changed, missing_ok=True)
         self._state.mapper_changed.disconnect(self._map_changed, missing_ok=True)
+        self._state.instead_changed.disconnect(self._instead_changed, missing_ok=True)
         self._show_later.cancel()
+        self._deleted_later.cancel()
         self._viewer.layers.events.removed.disconnect(self._removed)
         self._viewer.layers.events.inserted.disconnect(self._inserted)
         self._unfollow()
@@ -94,6 +103,11 @@ class CellsOnCanvas:
         self.show()
         self._show_later()
 
+    def _instead_changed(self) -> None:
+        """Make room for another layer in place of the map, and come back when it goes."""
+        if self._state.instead != self._legend and self._visible:
+            self.show()
+
     def show(self) -> None:
         """Show what the controller has drawn."""
         controller, slide_layer = self._controller, self._state.layer
@@ -111,12 +125,14 @@ class CellsOnCanvas:
             self.layer = self._draw_cells(drawing.rgba)
             self._grid = drawing.grid
         self._place()
+        free = self._state.instead in ((), self._legend)  # no other layer is shown in place of the map
         for layer, wanted in ((self.layer, not means), (self.mean_layer, means)):
-            if layer is not None and layer.visible != wanted:
-                layer.visible = wanted
-        if self._state.instead in ((), self._legend):  # else another layer is shown in place of the map
-            self._hide_map(True)
-            self._state.instead = self._legend = colored.legend(means=means)
+            if layer is not None:
+                set_visible(layer, wanted and free)
+        if free:
+            self._legend = colored.legend(means=means)
+            self._state.set_instead(self._legend)
+            self._hide_others()
         self._stay_above()
 
     # -- layers --------------------------------------------------------------------------------------------
@@ -158,31 +174,25 @@ class CellsOnCanvas:
             layer.units = slide_layer.units[-2:]
         return add_beside(self._viewer, layer)
 
-    def _hide_map(self, hide: bool) -> None:
-        """Hide the map below cells: two in like colours over each other could not be told apart."""
+    def _hide_others(self) -> None:
+        """Hide pictures below cells: two in like colours over each other could not be told apart."""
         ours = (self.layer, self.mean_layer)
-        if hide:
-            shown = [one for one in self._viewer.layers if OVERLAY_KEY in one.metadata and one.visible]
-            for layer in shown:
-                if layer not in ours and isinstance(layer, Image):
-                    layer.visible = False
-                    self._hidden.append(layer)
-            return
+        for layer in self._viewer.layers:
+            if OVERLAY_KEY in layer.metadata and layer.visible and layer not in ours and isinstance(layer, Image):
+                layer.visible = False
+                self._hidden.append(layer)
+
+    def _remove(self) -> None:
         hidden, self._hidden = self._hidden, []
         for layer in hidden:
             if layer in self._viewer.layers:
                 layer.visible = True
-        if hidden and self._state.shown is not None:
-            self._state.shown_changed.emit()  # of several maps that were shown one after the other, the last is shown
-
-    def _remove(self) -> None:
-        self._hide_map(False)
         if self._state.instead == self._legend:
-            self._state.instead = ()
-        for layer in (self.layer, self.mean_layer):
+            self._state.set_instead(())
+        ours, self.layer, self.mean_layer = (self.layer, self.mean_layer), None, None
+        for layer in ours:
             if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
-        self.layer = self.mean_layer = None
         self._mean_of = None
         self._unfollow()
 
@@ -191,7 +201,7 @@ class CellsOnCanvas:
         ours = [one for one in (self.layer, self.mean_layer) if one is not None]
         if ours and event.value not in ours and OVERLAY_KEY in event.value.metadata:
             if getattr(event.value, "rgb", False):  # a map, not what is shown in place of it
-                self._hide_map(True)
+                self._hide_others()
             self._stay_above()
 
     def _stay_above(self) -> None:
@@ -205,10 +215,8 @@ class CellsOnCanvas:
                 layers.move(layers.index(layer), max(above) + 1)
 
     def _removed(self, event: Any) -> None:
-        if self.layer is not None and event.value == self.layer:
-            self.layer = None
-        if self.mean_layer is not None and event.value == self.mean_layer:
-            self.mean_layer = None
+        if any(one is not None and event.value == one for one in (self.layer, self.mean_layer)):
+            self._deleted_later()
 
     # -- places --------------------------------------------------------------------------------------------
 

@@ -151,6 +151,7 @@ class CellsDock(Dock):
         self.predict.clicked.connect(self._predict)
         self.stop.clicked.connect(controller.sources.stop)
         self.visible.toggled.connect(self.canvas.set_visible)
+        self.canvas.deleted.connect(self._layer_deleted)
         self.color.selected_type = lambda: self.table.selected
         self.color.gene.chosen.connect(self._gene_chosen)
         self.table.chosen.connect(self._row_chosen)
@@ -207,6 +208,10 @@ class CellsDock(Dock):
 
     def _gene_chosen(self, text: str) -> None:
         self.message.show_text(self.controller.show_gene(text) or self.controller.tasks.message)
+
+    def _layer_deleted(self) -> None:
+        if self.state.layer is not None and self.state.layer in self.viewer.layers:  # not with its slide
+            self.visible.setChecked(False)
 
     def _row_chosen(self, name: str) -> None:
         self.tabs.setCurrentWidget(self.gallery)

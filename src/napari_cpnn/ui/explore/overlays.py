@@ -63,6 +63,7 @@ class Overlays:
         state.mapper_changed.connect(self._map_changed)
         state.shown_changed.connect(self._shown_changed)
         state.look_changed.connect(self._look_changed)
+        state.instead_changed.connect(self._instead_changed)
         places.changed.connect(self._outline)
         viewer.layers.events.removed.connect(self._layer_removed)
 
@@ -76,6 +77,7 @@ class Overlays:
         self._state.mapper_changed.disconnect(self._map_changed)
         self._state.shown_changed.disconnect(self._shown_changed)
         self._state.look_changed.disconnect(self._look_changed)
+        self._state.instead_changed.disconnect(self._instead_changed, missing_ok=True)
         self._places.changed.disconnect(self._outline, missing_ok=True)
         self._viewer.layers.events.removed.disconnect(self._layer_removed)
 
@@ -180,6 +182,7 @@ class Overlays:
             if overlay is not self._due:
                 self._due, self._before = overlay, list(self._viewer.layers)
         elif overlay is not self._due:
+            self._due = None
             self._show_only(overlay)
         self._hatching.keep_above_overlays()
         keep_above(self._viewer, self.lines.layer, Image)
@@ -192,6 +195,14 @@ class Overlays:
                 self._style(overlay)
                 overlay.revision = -1
             self.paint_now()
+
+    def _instead_changed(self) -> None:
+        """Hide the map for what is shown in its place, or show it again."""
+        if not self._state.instead:
+            self._shown_changed()
+        else:
+            with changed_together(self._viewer):
+                self._show_only(None)
 
     def _layer_removed(self, event: Any) -> None:
         for slot, overlay in list(self._overlays.items()):
@@ -252,13 +263,14 @@ class Overlays:
             self._add(due)
             self._hatching.keep_above_overlays()
         else:
+            self._due = None
             self._show_only(due)
         return due is not None
 
-    def _show_only(self, overlay: Overlay) -> None:
-        self._due = None
+    def _show_only(self, overlay: Overlay | None) -> None:
+        """Show one of the layers; none while another is in place of the map."""
         for other in self._overlays.values():
-            set_visible(other.layer, other is overlay)
+            set_visible(other.layer, other is overlay and not self._state.instead)
 
     def _show_bars(self) -> bool:
         """Show the colour bars that are due; return whether there were any."""

@@ -11,6 +11,7 @@ from napari.utils.colormaps import Colormap
 from qtpy.QtCore import QSize
 from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QListView, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
+from superqt.utils import qdebounced
 
 from napari_cpnn.painting import color_table
 from napari_cpnn.ui.explore.similar import PICTURE_PX, Similar
@@ -78,12 +79,16 @@ class SimilarBox(QWidget):
         similar.pictures_changed.connect(self._fill)
         state.shown_changed.connect(self._another_shown)
         viewer.mouse_drag_callbacks.append(self._pressed)
+        self._off_later = qdebounced(lambda: self.on.setChecked(False), timeout=0)  # napari is still removing
+        viewer.layers.events.removed.connect(self._removed)
         self.update_all()
 
     def end(self, *, viewer_lives: bool) -> None:
         """Disconnect from the viewer, and remove the layer."""
         self._similar.close()
         self._state.shown_changed.disconnect(self._another_shown, missing_ok=True)
+        self._viewer.layers.events.removed.disconnect(self._removed)
+        self._off_later.cancel()
         if self._pressed in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._pressed)
         if viewer_lives:
@@ -127,24 +132,30 @@ class SimilarBox(QWidget):
         self._layer.units = slide_layer.units
         for name, value in grid_transform(slide_layer, slide.mpp, cmap.grid).items():
             setattr(self._layer, name, value)
-        others = [one for one in self._viewer.layers if OVERLAY_KEY in one.metadata and one.visible]
+        self._state.set_instead((("tissue like this · cosine similarity", "#FFFFFF"),))
+        self._hidden = [one for one in self._viewer.layers if OVERLAY_KEY in one.metadata and one.visible]
         add_beside(self._viewer, self._layer)
         bar = self._layer.colorbar
         bar.visible, bar.position, bar.box = True, "top_right", True
         bar.size, bar.font_size = (16.0, 140.0), 9.0
         bar.box_color, bar.color = (1.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.0, 1.0)
-        for layer in others:  # two maps over each other could not be told apart
+        for layer in self._hidden:  # two maps over each other could not be told apart
             layer.visible = False
-        self._hidden, self._state.instead = others, (("tissue like this · cosine similarity", "#FFFFFF"),)
 
     def _remove(self) -> None:
-        if self._layer is not None and self._layer in self._viewer.layers:
-            self._viewer.layers.remove(self._layer)
-        self._layer, self._state.instead = None, ()
+        ours, self._layer = self._layer, None
+        if ours is not None and ours in self._viewer.layers:
+            self._viewer.layers.remove(ours)
         for layer in self._hidden:
             if layer in self._viewer.layers:
                 layer.visible = True
         self._hidden = []
+        if ours is not None:
+            self._state.set_instead(())
+
+    def _removed(self, event: Any) -> None:
+        if self._layer is not None and event.value == self._layer:  # by the user
+            self._off_later()
 
     def _another_shown(self) -> None:
         """End when the user chooses another map."""

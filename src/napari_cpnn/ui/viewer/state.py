@@ -71,6 +71,8 @@ class ExploreState:
         Table of the measured spots that the Compare dock uses; ``None`` if there is none.
     cells
         Cells of the slide that the Cells dock has; ``None`` if there are none.
+    instead
+        Legend of another layer that is shown in place of the map: texts and their background colours.
     view
         The part of the slide that is in view; ``None`` while it is not known.
     before_loading
@@ -91,6 +93,7 @@ class ExploreState:
     message_changed = Signal(str)
     limits_changed = Signal()
     cells_changed = Signal()
+    instead_changed = Signal()
 
     def __init__(self) -> None:
         self.history = History()
@@ -115,7 +118,6 @@ class ExploreState:
         self.before_loading: Callable[[], object] = lambda: None
         self.gene_sets: list[GeneSet] = []  # from files and pasted
         self.least_pcc: float | None = None  # of the genes of signatures; None: those with a trusted scale
-        # Legend of another layer that is shown in place of the map: texts and their background colours.
         self.instead: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -140,6 +142,12 @@ class ExploreState:
         part = cmap.grid.window(self.view.rect)
         blank = (cmap.donors()[part] < 0) & (cmap.state[part] == UNKNOWN)
         return bool((blank & cmap.tissue[part]).any())
+
+    def set_instead(self, legend: tuple[tuple[str, str], ...]) -> None:
+        """Show another layer, with this legend, in place of the map; with an empty one the map again."""
+        if legend != self.instead:
+            self.instead = legend
+            self.instead_changed.emit()
 
     def set_slide(self, layer: Layer | None, slide: Slide | None, memory: Memory | None = None) -> None:
         """Set layer and slide; ``memory`` is the state in which the slide was last open."""
