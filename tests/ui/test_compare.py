@@ -19,11 +19,13 @@ from napari_cpnn import evaluate, load_model, open_slide, read_spots
 from napari_cpnn.errors import CpnnError
 from napari_cpnn.evaluation.predictions import predict_expression
 from napari_cpnn.export import measured_spots
+from napari_cpnn.geometry import spatial_to_um
 from napari_cpnn.prototypes import Prototypes, deconvolve
 from napari_cpnn.regions import Region
 from napari_cpnn.samples import sample_folder
 from napari_cpnn.slides import Slide
 from napari_cpnn.spots import estimate_mpp, expression
+from napari_cpnn.ui.compare import spots_controller
 from napari_cpnn.ui.compare.controller import CompareController
 from napari_cpnn.ui.compare.gene_table import GeneTable
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
@@ -97,8 +99,44 @@ def test_it_says_what_to_do_next(setup, sample) -> None:
     controller.spots.use(spots)
     assert "No model yet" in controller.message
     assert controller.spots.fit.problem == ""
-    assert controller.spots.diameter_um() == pytest.approx(55, rel=0.2)
-    assert len(controller.spots.centers_um()) == spots.n_obs
+    assert controller.spots.places.diameter_um == pytest.approx(55, rel=0.2)
+    assert len(controller.spots.places.centers_um) == spots.n_obs
+
+
+def test_many_spots_are_placed_in_the_background(setup, sample, monkeypatch) -> None:
+    controller, state, background, _ = setup
+    slide, spots, model = sample
+    monkeypatch.setattr(spots_controller, "_MANY", spots.n_obs)
+    state.set_slide(object(), slide)
+    told = []
+    controller.spots.spots_changed.connect(lambda: told.append(controller.spots.places))
+    background.held = []
+    controller.spots.use(spots)
+    assert controller.spots.places is None
+    assert told == [None]
+    messages = [text for _, text in controller.spots.tasks._running.values()]
+    assert f"Placing {spots.n_obs:,} spots ..." in messages
+    state.set_model(model)  # they are not placed again for that
+    assert len([one for one in controller.spots.tasks._running if one == "places"]) == 1
+    n_asked = len(background.held)
+    controller.spots.check_again()
+    assert len(background.held) == n_asked + 1  # the fit
+    moved = spots.copy()
+    moved.obsm["spatial"] = moved.obsm["spatial"] + 100.0
+    controller.spots.use(moved)  # while the first are being placed
+    background.go()
+    at = controller.spots.places
+    assert told[-1] is at
+    assert all(one is None or one.table is moved for one in told)
+    np.testing.assert_allclose(at.centers_um, spatial_to_um(moved.obsm["spatial"], slide.mpp))
+    assert (at.mpp, at.bins) == (slide.mpp, None)
+    monkeypatch.setattr(spots_controller, "_MANY", spots.n_obs + 1)
+    background.held = []
+    controller.spots.use(spots)  # few: at once
+    np.testing.assert_allclose(controller.spots.places.centers_um, spatial_to_um(spots.obsm["spatial"], slide.mpp))
+    background.go()
+    state.set_slide(None, None)
+    assert controller.spots.places is None
 
 
 def test_scores_are_those_of_evaluate(setup, sample, tmp_path: Path) -> None:
@@ -344,12 +382,12 @@ def test_each_may_have_its_own_scale(compared) -> None:
 def test_regions_and_slides(compared, sample, tmp_path: Path) -> None:
     controller, state, told = compared
     slide, _, _ = sample
-    y = np.median(controller.spots.centers_um()[:, 0])
+    y = np.median(controller.spots.places.centers_um[:, 0])
     upper = Region.from_vertices("Upper", [(-9, -9), (-9, 9e4), (y, 9e4), (y, -9)])
     controller.region_scores.score([upper])
     where = controller.region_scores.table()
     assert list(where.index) == [f"All spots of {slide.name}", "Upper"]
-    assert where.loc["Upper", "n_spots"] == (controller.spots.centers_um()[:, 0] < y).sum()
+    assert where.loc["Upper", "n_spots"] == (controller.spots.places.centers_um[:, 0] < y).sum()
     assert where["gene_pcc"].iloc[0] == controller.comparison.scores.loc[controller.comparison.gene, "pcc"]
     controller.save_region_scores(tmp_path / "where.csv")
     assert pd.read_csv(tmp_path / "where.csv", index_col=0).shape == where.shape
@@ -532,9 +570,9 @@ def test_the_dock_on_the_sample_section(explore, wait, sample, qtbot, tmp_path: 
         assert (compare.cancel.isHidden(), compare.bar.isHidden(), compare.predict.isHidden()) == (True, True, True)
         layer = compare.spots_layer.layer
         assert len(layer.data) == spots.n_obs
-        um = compare.controller.spots.centers_um()
+        um = compare.controller.spots.places.centers_um
         np.testing.assert_allclose(layer.data, um, atol=1.0)
-        assert layer.size[0] == pytest.approx(compare.controller.spots.diameter_um(), rel=1e-3)
+        assert layer.size[0] == pytest.approx(compare.controller.spots.places.diameter_um, rel=1e-3)
         gene = compare.controller.comparison.gene
         assert layer.name == f"Spots: {gene} measured"
         wait(lambda: dock.session.overlays.layer_of("gene") is not None)

@@ -20,6 +20,7 @@ from napari_cpnn.geometry import LayerFrame, spatial_to_um
 from napari_cpnn.painting import spot_colors
 from napari_cpnn.spots import bins as bins_module
 from napari_cpnn.spots import bins_of
+from napari_cpnn.ui.compare import spots_controller
 from napari_cpnn.ui.compare.spots_layer import SpotsLayer
 from napari_cpnn.ui.layers import BINS_KEY, SPOTS_KEY, has_table, is_slide_layer, picture_in, spots_of_layer
 from napari_cpnn.ui.layers.spot_tables import drawing_of, is_ours
@@ -219,7 +220,7 @@ def test_bins_take_turns_with_spots_and_follow_the_slide(viewer):
     viewer.layers.remove(spots.layer)
     draw(spots, slide, table)
     assert spots.layer in viewer.layers
-    spots.place(None, None, np.empty((0, 2)), 0.0)
+    spots.place(None)
     assert spots.layer is None
 
 
@@ -332,7 +333,7 @@ def test_figures_and_panels_draw_bins_as_squares_at_their_places(viewer):
     np.testing.assert_allclose(found, expected[inside], atol=0.02)
 
 
-def test_bins_are_chosen_by_mouse_and_shown_in_the_dock(explore, wait, slide_path, model, tmp_path, qtbot):
+def test_bins_are_chosen_by_mouse_and_shown_in_the_dock(explore, wait, slide_path, model, tmp_path, qtbot, monkeypatch):
     from napari_cpnn.ui.compare.dock import Compare
 
     table = binned(rows=12, cols=14, step=(420.0, 500.0))
@@ -417,6 +418,15 @@ def test_bins_are_chosen_by_mouse_and_shown_in_the_dock(explore, wait, slide_pat
         viewer.dims.ndisplay = 2
         viewer.layers.remove(layer)
         wait(lambda: dock.controller.spots.table is None)
+        # Of very many the places are found beside the event loop.
+        monkeypatch.setattr(spots_controller, "_MANY", 100)
+        dock.controller.spots.use(table)
+        assert dock.spots_layer.layer is None
+        wait(lambda: dock.spots_layer.layer is not None and dock.controller.comparison.scores is not None)
+        assert dock.spots_layer.layer.name == f"Spots: {dock.controller.comparison.gene} measured"
+        expected = dock.controller.comparison.values("measured"), dock.controller.comparison.limits("measured")
+        expected = spot_colors(*expected, other.state.look.colormap)
+        np.testing.assert_allclose(pixels_of(dock.spots_layer.layer, world) / 255, expected, atol=1 / 255)
     finally:
         dock.shut_down()
         dock.background.close(wait=True)

@@ -183,8 +183,11 @@ class Compare(Dock):
         self.explore.setVisible(self.state.slide is None or self.state.model is None)
         layer = self.state.layer if spots.is_of_slide else None
         before = self.spots_layer.layer
-        places = spots.mpp(), spots.centers_um(), spots.diameter_um()
-        self.spots_layer.place(layer, *places, spots.drawn_rows(), spots.bins())
+        at = spots.places
+        if at is None:
+            self.spots_layer.place(None)
+        else:
+            self.spots_layer.place(layer, at.mpp, at.centers_um, at.diameter_um, at.rows, at.bins)
         if self.spots_layer.layer is not before:
             self.pick.setChecked(False)
         self._cells_changed()

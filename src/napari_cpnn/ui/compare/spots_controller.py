@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,44 @@ if TYPE_CHECKING:
     from napari_cpnn.ui.frame import Background
 
 
+_MANY = 200_000
+"""So many spots are placed beside the event loop: it takes a tenth of a second, of a whole Visium HD run seconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the spots of a table are drawn on a slide of a pixel size.
+
+    Attributes
+    ----------
+    table, mpp
+        The spots, and the pixel size ``(y, x)``.
+    centers_um
+        Positions ``(N, 2)`` of all spots, slide um ``(y, x)``.
+    diameter_um
+        Diameter of a spot; 0 if it is unknown.
+    rows
+        The spots ``(n,)`` that are drawn: all, but of very many cells a part.
+    bins
+        Their lattice if they are drawn as one picture, a pixel each.
+    """
+
+    table: AnnData
+    mpp: Mpp
+    centers_um: FloatArray
+    diameter_um: float
+    rows: IntArray
+    bins: Bins | None
+
+    @classmethod
+    def of(cls, table: AnnData, mpp: Mpp) -> Places:
+        """Find out; takes a second for 2 million bins."""
+        from napari_cpnn.spots import bins_of
+
+        um, diameter = spatial_to_um(table.obsm["spatial"], mpp), diameter_um(table, mpp)
+        return cls(table, mpp, um, diameter, drawn_rows(table), bins_of(table, mpp, diameter))
+
+
 class SpotsController:
     """Spots on the slide of a viewer.
 
@@ -46,12 +85,14 @@ class SpotsController:
         Their file, if it is known, and the other tables of the same Visium HD run.
     files
         Files to open them again: ``source``, and that of their positions if it is another one.
+    places
+        Where they are drawn; ``None`` before that is known.
     fit
         Their fit to the slide; ``None`` while unknown.
     reset
         Emitted when slide, model or spots have been replaced.
     spots_changed
-        Emitted after ``reset``, and when the fit is known.
+        Emitted after ``reset``, and when places or fit are known.
     fitted
         Emitted when the spots fit the slide.
     """
@@ -73,7 +114,8 @@ class SpotsController:
         self.sources: list[SpotsSource] = []
         self.files: tuple[str, ...] = ()
         self.fit: SpotFit | None = None
-        self._bins: tuple[AnnData, Mpp, Bins | None] | None = None  # of the table for a pixel size
+        self.places: Places | None = None
+        self._placing: tuple[AnnData, Mpp] | None = None
         self._slide_of_spots: tuple[str, bool] | None = None  # its identity, and whether they fit it
         self.tasks = Tasks(
             background, notify, lambda: message_of(self.state, self.table is not None, self.fit) or hint()
@@ -179,7 +221,7 @@ class SpotsController:
         from napari_cpnn.spots import tables_of_run
 
         self.tasks.forget("spots")
-        self.table, self.source, self.fit, self._slide_of_spots, self._bins = spots, source, None, None, None
+        self.table, self.source, self.fit, self._slide_of_spots = spots, source, None, None
         self.state.measured = spots
         self.files = tuple(str(file) for file in (source, positions) if file is not None)
         library = None if spots is None else library_of(spots)
@@ -241,11 +283,6 @@ class SpotsController:
         """Return the pixel size of the slide."""
         return None if self.state.slide is None else self.state.slide.mpp
 
-    def centers_um(self) -> FloatArray:
-        """Return the positions ``(N, 2)`` of all spots in slide um."""
-        mpp = self.mpp()
-        return np.empty((0, 2)) if self.table is None or mpp is None else spatial_to_um(self.table.obsm["spatial"], mpp)
-
     @property
     def is_of_slide(self) -> bool:
         """Whether the spots lie on the slide that is explored, not on another one that they fit."""
@@ -256,26 +293,10 @@ class SpotsController:
         """Return the rows ``(n,)`` of the spots that are drawn: all, but of very many cells a part."""
         return np.empty(0, np.intp) if self.table is None else drawn_rows(self.table)
 
-    def bins(self) -> Bins | None:
-        """Return the lattice of the spots if they are drawn as one picture, a pixel each."""
-        from napari_cpnn.spots import bins_of
-
-        table, mpp = self.table, self.mpp()
-        if table is None or mpp is None:
-            return None
-        if self._bins is None or self._bins[0] is not table or self._bins[1] != mpp:
-            self._bins = table, mpp, bins_of(table, mpp, self.diameter_um())
-        return self._bins[2]
-
     @property
     def noun(self) -> str:
         """What the rows are: ``cells`` or ``spots``."""
         return noun_of(self.table)
-
-    def diameter_um(self) -> float:
-        """Return the diameter of a spot; 0 if it is unknown."""
-        mpp = self.mpp()
-        return 0.0 if self.table is None or mpp is None else diameter_um(self.table, mpp)
 
     def _slide_changed(self) -> None:
         spots = self.table
@@ -286,8 +307,30 @@ class SpotsController:
         self.check_again()
         self.recall()
 
+    def _place(self) -> None:
+        """Find out where the spots are drawn, unless that is known."""
+        table, mpp = self.table, self.mpp()
+        if table is None or mpp is None:
+            self.places = self._placing = None
+            self.tasks.forget("places")
+            return
+        if self._placing is not None and self._placing[0] is table and self._placing[1] == mpp:
+            return
+        self.places, self._placing = None, (table, mpp)
+        self.tasks.forget("places")
+        if table.n_obs < _MANY:
+            self.places = Places.of(table, mpp)
+        else:
+            text = f"Placing {table.n_obs:,} {self.noun} ..."
+            self.tasks.run("places", text, lambda: Places.of(table, mpp), self._placed)
+
+    def _placed(self, places: Places) -> None:
+        self.places = places
+        self.spots_changed.emit()
+
     def check_again(self) -> None:
         """Drop results for another slide, model or table, and check the fit if it is unknown."""
+        self._place()
         self.reset.emit()
         self.tasks.forget("fit")
         self.tasks.set_problem(None)

@@ -67,9 +67,9 @@ class SpotsLayer:
     def place(
         self,
         slide_layer: Layer | None,
-        mpp: Mpp | None,
-        centers_um: FloatArray,
-        diameter_um: float,
+        mpp: Mpp | None = None,
+        centers_um: FloatArray | None = None,
+        diameter_um: float = 0.0,
         rows: IntArray | None = None,
         bins: Bins | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class SpotsLayer:
         """
         from napari_cpnn.ui.compare.spots_drawing import BinsPicture, Discs
 
-        if slide_layer is None or mpp is None or not len(centers_um):
+        if slide_layer is None or mpp is None or centers_um is None or not len(centers_um):
             if not self.is_borrowed:
                 self.remove()
             return
