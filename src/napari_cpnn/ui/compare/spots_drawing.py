@@ -141,8 +141,9 @@ class BinsPicture:
 
     def color(self, rgba: Colors) -> None:
         """Colour the bins by ``(n, 4)``, or show only where they are."""
-        self._bytes = None if rgba is None else _bytes_of(rgba)
-        self._draw()
+        was_plain, self._bytes = self._bytes is None, None if rgba is None else _bytes_of(rgba)
+        if not (was_plain and rgba is None):
+            self._draw()
 
     def mark(self, chosen: BoolArray) -> None:
         """Make chosen bins orange with a tint of their own colour, and all others faint."""
