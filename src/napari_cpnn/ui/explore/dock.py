@@ -86,8 +86,6 @@ class Explore(Dock):
         self._get_ready = GetReady(napari_viewer, self.session.awaits_picture, self)
         self._build()
         self._connect()
-        self._fill_slides()
-        self._fill_models()
         self.session.choose_newest()
         self._refresh_all()
 
@@ -295,7 +293,6 @@ class Explore(Dock):
         model = self.state.model
         if model is not None and self.controller.model_path is not None:
             recent_models.remember(self.controller.model_path)
-        self._fill_models()
         self._refresh_all()
 
     def _show_card(self) -> None:

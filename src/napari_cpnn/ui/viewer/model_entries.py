@@ -125,11 +125,12 @@ def offered(slide: Path | None, entries: Iterable[Path]) -> list[Path]:
     """
     from napari_cpnn.models import ZOO
 
+    sample = recent_models.sample_model()
     of_sample, section = recent_models.belongs_to_sample(slide), her2st_section_of(slide)
     made_for = {model.path: model.sample for model in ZOO.values() if model.sample}
     synthetic, mine, others = [], [], []
     for path in entries:
-        if _is_synthetic(path):
+        if _is_synthetic(path, sample):
             synthetic.append(path)
         elif section is not None and made_for.get(path) == section:
             mine.append(path)
@@ -152,7 +153,8 @@ def names_of(paths: Sequence[Path]) -> dict[Path, str]:
     >>> names_of([Path("runs/her2st/model.safetensors"), Path("breast.safetensors")]).values()
     dict_values(['her2st', 'breast'])
     """
-    parts = {path: _parts(path) for path in paths}
+    sample = recent_models.sample_model()
+    parts = {path: ["sample model"] if path == sample else _parts(path) for path in paths}
     depth = dict.fromkeys(paths, 1)
     for _ in range(8):
         names = {path: tuple(parts[path][: depth[path]]) for path in paths}
@@ -162,7 +164,7 @@ def names_of(paths: Sequence[Path]) -> dict[Path, str]:
             break
         for path in deeper:
             depth[path] += 1
-    return {path: _joined(name, synthetic=_is_synthetic(path)) for path, name in names.items()} if paths else {}
+    return {path: _joined(name, synthetic=_is_synthetic(path, sample)) for path, name in names.items()} if paths else {}
 
 
 def _joined(name: tuple[str, ...], *, synthetic: bool) -> str:
@@ -172,8 +174,6 @@ def _joined(name: tuple[str, ...], *, synthetic: bool) -> str:
 
 def _parts(path: Path) -> list[str]:
     """The name of a model and of the folders that it is in, from the inside; a run's model has the name of its run."""
-    if path == recent_models.sample_model():
-        return ["sample model"]
     folders = [name for name in reversed(path.parent.parts) if name not in (*_BETWEEN, path.anchor)]
     stem = path.stem
     if stem in _GENERIC and folders:
@@ -181,9 +181,11 @@ def _parts(path: Path) -> list[str]:
     return [stem, *folders]
 
 
-def _is_synthetic(path: Path) -> bool:
+def _is_synthetic(path: Path, sample: Path | None) -> bool:
+    if path == sample:
+        return True
     entry = known_entry(path)
-    return path == recent_models.sample_model() or (entry is not None and entry.synthetic)
+    return entry is not None and entry.synthetic
 
 
 def _entry(path: Path) -> ModelEntry:
