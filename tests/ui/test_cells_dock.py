@@ -11,6 +11,7 @@ import pytest
 from qtpy.QtCore import Qt
 from tests.ui.conftest import GENES, MPP, SHAPE, TYPES
 from tests.ui.mouse import move_mouse
+from tests.ui.seen import texts_on_canvas
 
 import napari_cpnn as nc
 from cell_maps import nuclei_at
@@ -319,8 +320,7 @@ def test_the_legend_is_that_of_the_cells(cells_dock, wait, slide_path, model, ma
 
     def legend():
         other.session.finish_drawing()
-        overlays = [one for one in dock.viewer.canvas.overlays.values() if one.visible and getattr(one, "text", "")]
-        return [one.text for one in overlays]
+        return list(texts_on_canvas(dock.viewer).values())
 
     assert legend() == [text for text, _ in by_type]
     other.controller.use_model(model)

@@ -11,6 +11,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox
 from tests.ui.conftest import MPP, SHAPE, TYPES, tissue_image, write_slide
+from tests.ui.seen import texts_on_canvas
 
 from napari_cpnn.geometry import PatchSpec
 from napari_cpnn.mapping import DONE
@@ -301,9 +302,7 @@ def test_removing_the_slide_stops_mapping_and_takes_the_maps_away(explore, wait,
     assert len(viewer.layers) == 0
     assert "No slide yet" in dock.message.text()
     dock.session.legend.finish()
-    ours = [overlay for key, overlay in viewer.canvas.overlays.items() if key.startswith("napari_cpnn")]
-    # Letters may still be drawn ahead, unseen: then a box has a thousandth of its opacity, and its text none.
-    assert not [overlay.text for overlay in ours if overlay.visible and overlay.box_color[3] > 0.01]
+    assert not texts_on_canvas(viewer)
 
 
 def test_removing_an_overlay_only_hides_it(explore, wait, slide_path, model):

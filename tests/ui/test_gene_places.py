@@ -15,6 +15,7 @@ import torch
 from napari.layers import Shapes
 from qtpy.QtCore import Qt
 from tests.ui.conftest import GENES, TYPES
+from tests.ui.seen import legend_on_canvas
 
 import napari_cpnn as nc
 from napari_cpnn.mapping import UNKNOWN
@@ -77,12 +78,6 @@ def layer(dock):
 
 def offered(box):
     return [box.itemText(i) for i in range(box.count()) if box.model().item(i).isEnabled()]
-
-
-def legend(dock):
-    overlays = dock.viewer.canvas.overlays
-    ours = [overlays[key] for key in sorted(overlays) if key.startswith("napari_cpnn_") and key[-1].isdigit()]
-    return [overlay.text for overlay in ours if overlay.visible]
 
 
 def edges_of(mask):
@@ -149,7 +144,7 @@ def test_places_are_outlined_as_the_map_marks_them(dock, qtbot, wait, type_gene)
     assert layer(dock).name == "ERBB2 high, FDR 10 %"
     assert not isinstance(layer(dock), Shapes)
     dock.finish_drawing()
-    assert legend(dock)[-1] == "outlined where high, FDR 10 %"
+    assert legend_on_canvas(dock.viewer)[-1] == "outlined where high, FDR 10 %"
     # On the patches of the overlay, right above it, and the slide stays selected.
     gene = dock.session.overlays.layer_of("gene")
     n = gene.data.shape[0] // cmap.grid.shape[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from qtpy.QtCore import Qt
 from tests.ui.conftest import GENES, TYPES
+from tests.ui.seen import legend_on_canvas
 
 from napari_cpnn import painting
 from napari_cpnn.models import Trust
@@ -44,17 +45,11 @@ def typed(dock, qtbot, gene):
     dock.finish_drawing()
 
 
-def legend(dock):
-    overlays = dock.viewer.canvas.overlays
-    ours = [overlays[key] for key in sorted(overlays) if key.startswith("napari_cpnn_") and key[-1].isdigit()]
-    return [overlay.text for overlay in ours if overlay.visible]
-
-
 def test_a_gene_is_shown_at_its_trusted_scale_single_patches_or_any_other(dock, qtbot):
     cmap, box = dock.state.map, dock.measure
     typed(dock, qtbot, "ERBB2")
     assert box.scale.currentText() == "auto: trusted"
-    assert legend(dock) == ["ERBB2 · log1p CP10k", "averaged over 320 µm"]
+    assert legend_on_canvas(dock.viewer) == ["ERBB2 · log1p CP10k", "averaged over 320 µm"]
     overlay = dock.session.overlays._overlays["gene"]
     painter, single = overlay.painter, cmap.expression("ERBB2")
     averages = painter.averaged(painter.shown(single), 2.5)
@@ -63,7 +58,7 @@ def test_a_gene_is_shown_at_its_trusted_scale_single_patches_or_any_other(dock, 
     qtbot.keyClick(box.scale, KEY.Key_Down)
     dock.finish_drawing()
     assert dock.state.look.scale_um == 0
-    assert legend(dock) == ["ERBB2 · log1p CP10k", "single patches"]
+    assert legend_on_canvas(dock.viewer) == ["ERBB2 · log1p CP10k", "single patches"]
     one = painting.auto_range(dock.state.shown).update(painter.shown(single), 1, True)
     assert dock.state.limits == pytest.approx(one, rel=1e-4)
     qtbot.keyClick(box.scale, KEY.Key_Down)
@@ -71,22 +66,22 @@ def test_a_gene_is_shown_at_its_trusted_scale_single_patches_or_any_other(dock, 
     box.scale_um.setValue(200)
     qtbot.keyClick(box.scale_um, KEY.Key_Return)
     dock.finish_drawing()
-    assert legend(dock)[1] == "averaged over 200 µm"
+    assert legend_on_canvas(dock.viewer)[1] == "averaged over 200 µm"
 
 
 def test_genes_without_a_trusted_scale_say_so(dock, qtbot):
     typed(dock, qtbot, "EPCAM")
-    assert legend(dock) == ["EPCAM · log1p CP10k", "not to be trusted at any scale"]
+    assert legend_on_canvas(dock.viewer) == ["EPCAM · log1p CP10k", "not to be trusted at any scale"]
     assert "not to be trusted at any scale" in dock.gene_note.text()
     typed(dock, qtbot, "COL1A1")  # not tested
-    assert legend(dock) == ["COL1A1 · log1p CP10k"]
+    assert legend_on_canvas(dock.viewer) == ["COL1A1 · log1p CP10k"]
 
 
 def test_a_type_has_its_note_and_scale(dock):
     dock.controller.show_type(TYPES[1])
     dock.finish_drawing()
     assert dock.gene_note.text() == f"{TYPES[1]}: held-out PCC 0.30 · to be trusted from 320 µm on"
-    assert legend(dock)[1] == "averaged over 320 µm"
+    assert legend_on_canvas(dock.viewer)[1] == "averaged over 320 µm"
 
 
 def test_interval_width_and_score_are_chosen_beside_the_value(dock, qtbot, wait):
@@ -95,7 +90,7 @@ def test_interval_width_and_score_are_chosen_beside_the_value(dock, qtbot, wait)
     qtbot.keyClick(box.measure, KEY.Key_Down)
     dock.finish_drawing()
     assert dock.state.shown == Shown("gene", ("ERBB2",), "interval")
-    assert legend(dock) == ["ERBB2, interval width · log1p CP10k"]
+    assert legend_on_canvas(dock.viewer) == ["ERBB2, interval width · log1p CP10k"]
     assert not box.scale.isEnabled()
     width = painting.values_of(cmap, dock.state.shown)[cmap.tissue]
     assert dock.state.limits[1] == pytest.approx(np.percentile(width, 99), rel=0.05)
@@ -120,7 +115,7 @@ def test_the_out_of_domain_score_is_a_map(dock, qtbot):
     qtbot.keyClick(dock.measure.measure, KEY.Key_End)
     dock.finish_drawing()
     assert dock.state.shown.measure == "domain"
-    assert legend(dock) == ["Out-of-domain score · above 0.95: unlike"]
+    assert legend_on_canvas(dock.viewer) == ["Out-of-domain score · above 0.95: unlike"]
     assert dock.state.limits == (0.0, 1.0)
     layer = dock.session.overlays.layer_of("domain")
     assert layer.visible
