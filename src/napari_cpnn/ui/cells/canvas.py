@@ -51,15 +51,12 @@ class CellsOnCanvas:
         self._mean_of: object = None
         self._hidden: list[Layer] = []
         self._legend: tuple[tuple[str, str], ...] = ()
-        self._show_later = qdebounced(self.show, timeout=0)
         self._deleted_later = qdebounced(self.deleted.emit, timeout=0)  # napari is still removing
         self._visible = True
         self._placing: Layer | None = None
         self._watcher = ViewportWatcher(viewer, self.read_view)
         controller.drawn.connect(self.show)
         controller.colored_changed.connect(self.show)
-        self._state.shown_changed.connect(self._map_changed)
-        self._state.mapper_changed.connect(self._map_changed)
         self._state.instead_changed.connect(self._instead_changed)
         viewer.layers.events.removed.connect(self._removed)
         viewer.layers.events.inserted.connect(self._inserted)
@@ -69,10 +66,7 @@ class CellsOnCanvas:
         self._watcher.stop()
         self._controller.drawn.disconnect(self.show)
         self._controller.colored_changed.disconnect(self.show)
-        self._state.shown_changed.disconnect(self._map_changed, missing_ok=True)
-        self._state.mapper_changed.disconnect(self._map_changed, missing_ok=True)
         self._state.instead_changed.disconnect(self._instead_changed, missing_ok=True)
-        self._show_later.cancel()
         self._deleted_later.cancel()
         self._viewer.layers.events.removed.disconnect(self._removed)
         self._viewer.layers.events.inserted.disconnect(self._inserted)
@@ -97,11 +91,6 @@ class CellsOnCanvas:
         """Show the cells, or the map below them."""
         self._visible = on
         self.show()
-
-    def _map_changed(self) -> None:
-        """Hide the map that Explore has just shown, or shows next: either dock may hear of the change first."""
-        self.show()
-        self._show_later()
 
     def _instead_changed(self) -> None:
         """Make room for another layer in place of the map, and come back when it goes."""
@@ -197,10 +186,10 @@ class CellsOnCanvas:
         self._unfollow()
 
     def _inserted(self, event: Any) -> None:
-        """Hide a map that is added below the cells, and stay above any."""
+        """Hide a picture, such as a kept map, that is added below the cells, and stay above any."""
         ours = [one for one in (self.layer, self.mean_layer) if one is not None]
         if ours and event.value not in ours and OVERLAY_KEY in event.value.metadata:
-            if getattr(event.value, "rgb", False):  # a map, not what is shown in place of it
+            if getattr(event.value, "rgb", False):  # not what is shown in place of a map
                 self._hide_others()
             self._stay_above()
 

@@ -159,7 +159,7 @@ class SimilarBox(QWidget):
 
     def _another_shown(self) -> None:
         """End when the user chooses another map."""
-        self._hidden = []  # the overlays are shown already as they are to be
+        self._hidden = []  # outlines and lines of the former map; those of the new one are shown as they are to be
         self.on.setChecked(False)
 
     def _fill(self) -> None:
